@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The only door to array libraries and to scikit-learn's private array helpers.
+
+Solvers are written once for the array API standard. What the standard lacks (top-k, a Cholesky
+solve, scattering along rows) is here, with a faster native branch where a library has one.
+"""
+
+import math
+
+import array_api_compat
+import numpy as np
+from array_api_compat import array_namespace, device, is_cupy_namespace, is_numpy_namespace, is_torch_namespace
+from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 proposes to publish them
+    check_same_namespace,
+    get_namespace_and_device,
+    move_to,
+    supported_float_dtypes,
+)
+
+__all__ = [
+    "add_to_diagonal",
+    "array_namespace",
+    "asarray_like",
+    "check_same_namespace",
+    "chunk_rows",
+    "cho_solve",
+    "cholesky",
+    "device",
+    "from_torch",
+    "gather_rows",
+    "get_namespace_and_device",
+    "is_numpy_namespace",
+    "is_torch_namespace",
+    "move_to",
+    "nonzero_rows",
+    "put_rows",
+    "scatter_rows",
+    "supported_float_dtypes",
+    "take_along_rows",
+    "to_numpy",
+    "to_torch",
+    "top_k",
+]
+
+# One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
+CHUNK_BYTES_CPU = 8 * 2**20
+CHUNK_BYTES_GPU = 256 * 2**20
+
+
+def top_k(values, k):
+    """The k largest entries of each row, in descending order: ``(values, indices)``, both (n, k).
+
+    Ties go to the lower index with NumPy and array-api-strict; torch and CuPy do not promise which.
+    """
+    xp = array_namespace(values)
+    if is_torch_namespace(xp):
+        import torch
+
+        top = torch.topk(values, k, dim=1)
+        return top.values, top.indices
+    if (is_numpy_namespace(xp) or is_cupy_namespace(xp)) and k < values.shape[1]:
+        part = xp.argpartition(-values, k - 1, axis=1)[:, :k]
+        # argpartition leaves the winners in any order: by index first, so that the stable sort settles ties.
+        part = xp.sort(part, axis=1)
+        order = xp.argsort(-xp.take_along_axis(values, part, axis=1), axis=1, stable=True)
+        part = xp.take_along_axis(part, order, axis=1)
+        return xp.take_along_axis(values, part, axis=1), part
+    indices = xp.argsort(values, axis=1, descending=True, stable=True)[:, :k]
+    return xp.take_along_axis(values, indices, axis=1), indices
+
+
+def gather_rows(F, indices):
+    """``F[indices]``: rows of a (p, d) matrix by an (n, k) index, as (n, k, d)."""
+    xp = array_namespace(F)
+    n, k = indices.shape
+    return xp.reshape(xp.take(F, xp.reshape(indices, (-1,)), axis=0), (n, k, F.shape[1]))
+
+
+def take_along_rows(values, indices):
+    """``values[i, indices[i, j]]`` for every row i."""
+    return array_namespace(values).take_along_axis(values, indices, axis=1)
+
+
+def scatter_rows(indices, values, n_columns):
+    """Dense (n, n_columns) array with ``values`` added at ``indices`` of each row; zeros elsewhere.
+
+    Entries whose value is 0 are no-ops, so padding may point anywhere.
+    """
+    xp = array_namespace(values)
+    n, k = indices.shape
+    shape = (n, n_columns)
+    if is_torch_namespace(xp):
+        return xp.zeros(shape, dtype=values.dtype, device=values.device).scatter_add_(1, indices, values)
+    dense = xp.zeros(shape, dtype=values.dtype, device=device(values))
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        rows = xp.arange(n)
+        for j in range(k):  # one column of the support at a time: padding may repeat an index inside a row
+            dense[rows, indices[:, j]] += values[:, j]
+        return dense
+    columns = xp.arange(n_columns, device=device(values))[None, :]
+    zero = xp.zeros((), dtype=values.dtype, device=device(values))
+    for j in range(k):
+        dense = dense + xp.where(columns == indices[:, j : j + 1], values[:, j : j + 1], zero)
+    return dense
+
+
+def add_to_diagonal(A, values):
+    """``A + diag(values)`` for a stack of square matrices (..., k, k); values broadcasts to (..., k)."""
+    xp = array_namespace(A)
+    eye = xp.eye(A.shape[-1], dtype=A.dtype, device=device(A))
+    if isinstance(values, (int, float)):
+        return A + values * eye
+    return A + values[..., None] * eye
+
+
+def cholesky(A):
+    """Lower Cholesky factors of a stack of positive definite matrices, without raising on any library.
+
+    A matrix that is not positive definite to working precision gives NaN in its own factor only.
+    """
+    xp = array_namespace(A)
+    if is_torch_namespace(xp):
+        import torch
+
+        factor, info = torch.linalg.cholesky_ex(A)
+        return torch.where((info > 0)[..., None, None], torch.full_like(factor, math.nan), factor)
+    try:
+        return xp.linalg.cholesky(A)
+    except np.linalg.LinAlgError:
+        if A.ndim == 2:
+            return xp.full_like(A, math.nan)
+        return xp.stack([cholesky(A[i, ...]) for i in range(A.shape[0])])
+
+
+def cho_solve(factor, B):
+    """Solve ``L L^T X = B`` for stacks of lower factors L (..., k, k) and right-hand sides (..., k, c)."""
+    xp = array_namespace(factor)
+    if is_torch_namespace(xp):
+        import torch
+
+        return torch.cholesky_solve(B, factor)
+    # The standard has no triangular solve. LAPACK's general one is a compiled loop over the stack in NumPy and
+    # CuPy, which beats SciPy's Python loop over triangular solves for the small systems met here.
+    return xp.linalg.solve(xp.matrix_transpose(factor), xp.linalg.solve(factor, B))
+
+
+def nonzero_rows(mask):
+    """Indices where a 1-d boolean mask holds, as an integer array."""
+    return array_namespace(mask).nonzero(mask)[0]
+
+
+def put_rows(values, rows, replacement):
+    """A copy of ``values`` (n, c) whose rows at the integer indices ``rows`` are those of ``replacement``."""
+    xp = array_namespace(values)
+    if is_torch_namespace(xp):
+        return values.index_copy(0, rows, replacement)
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        values = values.copy()
+        values[rows] = replacement
+        return values
+    # The standard has no assignment by an integer array: a permutation does the same.
+    kept = xp.arange(values.shape[0], device=device(values))
+    for i in range(rows.shape[0]):
+        kept[int(rows[i])] = values.shape[0] + i
+    return xp.take(xp.concat([values, replacement], axis=0), kept, axis=0)
+
+
+def chunk_rows(n_rows, row_bytes, chunk_size, like):
+    """Yield slices over ``n_rows`` so that a chunk of ``row_bytes`` a row stays inside the memory budget.
+
+    ``chunk_size`` is a number of rows, or "auto" for a budget of bytes that suits the device of ``like``.
+    """
+    if chunk_size == "auto":
+        on_cpu = str(getattr(device(like), "type", device(like))).lower().startswith(("cpu", "device"))
+        budget = CHUNK_BYTES_CPU if on_cpu else CHUNK_BYTES_GPU
+        chunk_size = max(1, budget // max(1, row_bytes))
+    for start in range(0, n_rows, chunk_size):
+        yield slice(start, min(n_rows, start + chunk_size))
+
+
+def asarray_like(values, like, *, dtype=None):
+    """Bring a NumPy array (or nested list) to the namespace and device of ``like``; dtype follows ``like``."""
+    xp = array_namespace(like)
+    return xp.asarray(np.asarray(values), dtype=like.dtype if dtype is None else dtype, device=device(like))
+
+
+def to_numpy(x):
+    """A NumPy copy or view of any array, from any device."""
+    return move_to_numpy(x) if array_api_compat.is_array_api_obj(x) else np.asarray(x)
+
+
+def move_to_numpy(x):
+    """NumPy view or copy of an array object."""
+    xp = array_namespace(x)
+    if is_numpy_namespace(xp):
+        return x
+    if is_torch_namespace(xp):
+        return x.detach().cpu().numpy()
+    if is_cupy_namespace(xp):
+        return x.get()
+    cpu = xp.Device("CPU_DEVICE") if hasattr(xp, "Device") else "cpu"
+    return np.from_dlpack(array_api_compat.to_device(x, cpu))
+
+
+def to_torch(x, target_device=None):
+    """A torch tensor that shares memory with ``x`` where its library allows it (DLPack), else a copy."""
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        tensor = x.detach()
+    elif array_api_compat.is_cupy_array(x):
+        tensor = torch.from_dlpack(x)
+    else:
+        x = to_numpy(x)
+        if not x.flags.writeable or any(stride < 0 for stride in x.strides):
+            x = x.copy()  # torch warns on read-only memory and has no negative strides
+        tensor = torch.from_numpy(x)
+    return tensor if target_device is None else tensor.to(target_device)
+
+
+def from_torch(tensor, like):
+    """Bring a torch tensor to the namespace and device of ``like``; its dtype is kept."""
+    xp = array_namespace(like)
+    tensor = tensor.detach()
+    if is_torch_namespace(xp):
+        return tensor.to(device(like))
+    if is_cupy_namespace(xp):
+        return xp.from_dlpack(tensor) if tensor.is_cuda else xp.asarray(tensor.numpy())
+    return xp.asarray(tensor.cpu().numpy(), device=device(like))

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The projection: each row of the target onto the span of its own few atoms.
+
+The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so that they never exceed a memory budget.
+"""
+
+from typing import Any, NamedTuple
+
+from .._array import array_namespace, cholesky, chunk_rows, device, gather_rows
+from .systems import combine, factorise, inner, masked_gram, nonnegative_least_squares, scaled_gram
+
+
+class Projection(NamedTuple):
+    """Coefficients (n, K) on each row's atoms, and the reconstruction (n, d) that they make."""
+
+    coefs: Any
+    reconstruction: Any
+
+
+def project(
+    Y,
+    components,
+    indices,
+    weights,
+    *,
+    exact=False,
+    solver="cholesky",
+    cg_max_iter=None,
+    chunk_size="auto",
+    ragged=False,
+):
+    """Project every row of Y on the span of its selected atoms.
+
+    Minimises over beta, for each row y with atoms f_1 ... f_K and precisions s_j::
+
+        || y - sum_j beta_j f_j ||^2  +  sum_j beta_j^2 / s_j          (ridge)
+        || y - sum_j beta_j f_j ||^2 , beta of minimum norm            (exact; atoms with a positive weight)
+
+    Parameters
+    ----------
+    Y : array of shape (n, d)
+        Targets, float32 or float64, of any array namespace.
+    components : array of shape (p, d)
+        Atoms.
+    indices : int64 array of shape (n, K)
+        The selected atoms of each row.
+    weights : array of shape (n, K)
+        Precisions s_j = 1 / lambda_j >= 0. Padding has weight 0, wherever its index points.
+    exact : bool, default=False
+        Exact mode: least squares of minimum norm. Cholesky where the pivots are safe (above 1e-9 of the largest
+        diagonal entry in float64, 1e-4 in float32), else eigendecomposition without the eigenvalues below
+        K times the machine epsilon of the largest.
+    solver : {"cholesky", "cg"}, default="cholesky"
+        Direct, or batched conjugate gradients.
+    cg_max_iter : int, default=None
+        Step limit of conjugate gradients; None: until converged.
+    chunk_size : int or "auto", default="auto"
+        Rows whose atoms are gathered at once; "auto": as many as fit a few megabytes.
+    ragged : bool, default=False
+        Supports differ in length, with the atoms of positive weight first. Rows are then handled in order of length
+        and padded to the longest of their own chunk only.
+
+    Returns
+    -------
+    projection : Projection
+
+    References
+    ----------
+    Sklar (2024), sections 3 to 6; dual form for K > d by the Woodbury identity.
+    """
+    options = {"exact": exact, "solver": solver, "cg_max_iter": cg_max_iter}
+
+    def solve(X, w, y):
+        beta = factorise(X, w, **options).of_target(y)
+        return beta, combine(X, beta)
+
+    rows = map_rows(solve, Y, components, indices, weights, chunk_size=chunk_size, ragged=ragged, wide=(True, False))
+    return Projection(*rows)
+
+
+def effective_dimension(components, indices, weights, *, exact=False, chunk_size="auto", ragged=False):
+    """Effective dimension ``tr(G (G + Lambda)^-1) = k - tr(A^-1)`` of each row's projection, (n,).
+
+    How much of an isotropic noise in the target comes through, summed over directions: the degrees of freedom of
+    ridge regression (Sklar 2024, section 5). In exact mode the rank of the selected atoms. Parameters as in
+    :func:`project`.
+    """
+
+    def solve(X, w, y):
+        return (factorise(X, w, exact=exact).dimension(),)
+
+    return map_rows(solve, None, components, indices, weights, chunk_size=chunk_size, ragged=ragged)[0]
+
+
+def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
+    """Exact effective dimension of every prefix of each row's atoms, (n, K), from one factorisation a row.
+
+    With ``A = I + D G D = L L^T`` the rows of ``L^-1`` give it: ``df_m = sum_{i <= m} (1 - |row_i(L^-1)|^2)``.
+    """
+
+    def solve(X, w, y):
+        xp = array_namespace(X)
+        factor = cholesky(scaled_gram(X, w))
+        eye = xp.broadcast_to(xp.eye(X.shape[1], dtype=X.dtype, device=device(X)), factor.shape)
+        half = xp.linalg.solve(factor, eye)
+        return (xp.cumulative_sum(1 - xp.sum(half * half, axis=2), axis=1),)
+
+    return map_rows(solve, None, components, indices, weights, chunk_size=chunk_size)[0]
+
+
+def nonnegative_support(Y, components, indices, weights, *, exact=False, chunk_size="auto"):
+    """Which atoms have a positive coefficient in the best non-negative combination, bool (n, K).
+
+    Minimises the objective of :func:`project` over ``beta >= 0`` by block principal pivoting to convergence. The
+    unconstrained projection on the atoms that are left then has only positive coefficients.
+    """
+
+    def solve(X, w, y):
+        xp = array_namespace(X)
+        present = xp.astype(w > 0, X.dtype)
+        if exact:
+            H = masked_gram(X, present)
+            q = present * inner(X, y)
+        else:
+            H = scaled_gram(X, w)
+            q = xp.sqrt(w) * inner(X, y)
+        return (nonnegative_least_squares(H, q) > 0,)
+
+    return map_rows(solve, Y, components, indices, weights, chunk_size=chunk_size)[0]
+
+
+def map_rows(function, Y, components, indices, weights, *, chunk_size="auto", ragged=False, wide=(False,)):
+    """Apply ``function(X, weights, y)`` to chunks of rows with their atoms gathered; concatenate its outputs.
+
+    ``wide`` says of each output whether it has a column for every atom of the support: when ragged chunks are cut to
+    their own longest row, such outputs are padded with zeros back to K columns.
+    """
+    xp = array_namespace(components)
+    n, K = indices.shape
+    row_bytes = K * components.shape[1] * xp.finfo(components.dtype).bits // 8
+    if not ragged or n == 0:
+        parts = [
+            function(
+                gather_rows(components, indices[rows, ...]), weights[rows, ...], None if Y is None else Y[rows, ...]
+            )
+            for rows in chunk_rows(n, row_bytes, chunk_size, components)
+        ]
+        return tuple(part[0] if len(part) == 1 else xp.concat(part, axis=0) for part in zip(*parts, strict=True))
+    return _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide)
+
+
+def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide):
+    xp = array_namespace(components)
+    K = indices.shape[1]
+    lengths = xp.sum(xp.astype(weights > 0, xp.int64), axis=1)
+    order = xp.argsort(lengths, stable=True)
+    sorted_lengths = xp.take(lengths, order)
+    parts = []
+    start, n = 0, indices.shape[0]
+    # The longest support that the primal system serves: rows beyond it go to the dual, in chunks of their own.
+    boundary = int(xp.sum(xp.astype(sorted_lengths <= components.shape[1], xp.int64)))
+    while start < n:
+        longest = max(1, int(sorted_lengths[start]))
+        rows = next(chunk_rows(n - start, max(1, row_bytes // K * longest), chunk_size, components))
+        stop = start + rows.stop
+        if start < boundary < stop:
+            stop = boundary
+        # A chunk sized by its first row may hold longer ones; halve it until the budget of the longest holds.
+        while stop - start > 1 and int(sorted_lengths[stop - 1]) > 2 * longest:
+            stop = start + (stop - start) // 2
+        width = max(1, int(sorted_lengths[stop - 1]))
+        chunk = order[start:stop]
+        w = xp.take(weights, chunk, axis=0)[:, :width]
+        X = gather_rows(components, xp.take(indices, chunk, axis=0)[:, :width])
+        outputs = function(X, w, None if Y is None else xp.take(Y, chunk, axis=0))
+        parts.append([_widen(out, K) if wider else out for out, wider in zip(outputs, wide, strict=True)])
+        start = stop
+    back = xp.argsort(order, stable=True)
+    return tuple(xp.take(xp.concat(list(part), axis=0), back, axis=0) for part in zip(*parts, strict=True))
+
+
+def _widen(out, K):
+    """Pad an (n, width) output with zeros to (n, K)."""
+    xp = array_namespace(out)
+    if out.shape[1] == K:
+        return out
+    padding = xp.zeros((out.shape[0], K - out.shape[1]), dtype=out.dtype, device=device(out))
+    return xp.concat([out, padding], axis=1)

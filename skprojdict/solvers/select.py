@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Selection: which atoms explain a row, from its encoder scores alone. No rule here mixes rows."""
+
+from typing import Any, NamedTuple
+
+from .._array import array_namespace, take_along_rows, top_k
+from .penalties import precisions
+from .ridge import prefix_dimensions
+
+
+class Support(NamedTuple):
+    """Selected atoms of each row, by descending score.
+
+    ``indices`` (n, K) int64; ``scores`` (n, K); ``active`` (n, K) bool, False for padding, which comes last;
+    ``added`` (n, K) bool or None: atoms that a refinement step brought in.
+    """
+
+    indices: Any
+    scores: Any
+    active: Any
+    added: Any = None
+
+
+def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
+    """Select atoms by their scores.
+
+    Parameters
+    ----------
+    scores : array of shape (n, p)
+        Encoder scores.
+    k : int or None
+        Number of atoms at most; None: every one that the rule admits.
+    selection : {"top_k", "budget", "threshold"}
+        "top_k" and "budget" admit scores above 0 ("budget" then drops what does not fit, in :func:`fit_budget`);
+        "threshold" admits scores above ``threshold``, however many.
+    threshold : float
+        The threshold of that rule.
+    positive : bool, default=True
+        False: "top_k" takes the k largest scores whatever their sign.
+
+    Returns
+    -------
+    support : Support
+    """
+    xp = array_namespace(scores)
+    p = scores.shape[1]
+    floor = max(threshold, 0.0) if selection == "threshold" else 0.0
+    if selection == "threshold" or k is None:
+        counts = xp.sum(xp.astype(scores > floor, xp.int64), axis=1)
+        k = max(1, int(xp.max(counts))) if scores.shape[0] else 1
+    values, indices = top_k(scores, min(k, p))
+    active = values > floor if positive or selection != "top_k" else xp.ones_like(values, dtype=xp.bool)
+    return Support(indices, values, active)
+
+
+def fit_budget(support, components, budget, *, measure="estimate", chunk_size="auto", **penalty):
+    """Keep the longest prefix of each row's atoms whose effective dimension fits the budget.
+
+    Parameters
+    ----------
+    support : Support
+        Atoms by descending score.
+    components : array of shape (p, d)
+        Atoms.
+    budget : float
+        Effective dimension of each row at most.
+    measure : {"estimate", "exact"}
+        "estimate": the paper's ``sum s / (1 + s)``, an upper bound for unit-norm atoms, so the budget is never
+        exceeded. "exact": the trace of the hat matrix of each prefix.
+    **penalty
+        Passed to :func:`precisions`. With a quota the precisions are those of the whole support.
+
+    Returns
+    -------
+    support : Support
+
+    References
+    ----------
+    Sklar (2024), section 6: "only selecting as many dimensions as will fit under a certain total budget".
+    """
+    xp = array_namespace(support.scores)
+    s = precisions(support.scores, support.active, **penalty)
+    if measure == "estimate":
+        used = xp.cumulative_sum(s / (1 + s), axis=1)
+    else:
+        used = prefix_dimensions(components, support.indices, s, chunk_size=chunk_size)
+    slack = 8 * float(xp.finfo(s.dtype).eps) * s.shape[1]
+    return support._replace(active=support.active & (used <= budget + slack))
+
+
+def keep_best(support, ranking, k):
+    """Keep the k active atoms of each row that rank highest; they come out in that order."""
+    xp = array_namespace(ranking)
+    lowest = xp.full_like(ranking, -float("inf"))
+    values, order = top_k(xp.where(support.active, ranking, lowest), min(k, ranking.shape[1]))
+    return Support(
+        take_along_rows(support.indices, order),
+        take_along_rows(support.scores, order),
+        values > -float("inf"),
+        None if support.added is None else take_along_rows(support.added, order),
+    )

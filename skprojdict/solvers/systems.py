@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Stacks of small linear systems: one row of data is one system.
+
+Every function takes stacks ``X`` (n, K, d) of gathered atoms and ``weights`` (n, K). In ridge mode the weights are
+precisions s_j = 1 / lambda_j; in exact mode a positive weight says that the atom takes part. A weight of 0 is an
+exact no-op in both, so ragged supports are padded with zeros and need no masks.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._array import add_to_diagonal, array_namespace, asarray_like, cho_solve, cholesky, device, nonzero_rows, put_rows
+
+
+class Inverse(NamedTuple):
+    """The operator ``(G + Lambda)^-1`` of each row, ready to be applied.
+
+    ``of_target(Y)`` maps targets (n, d) to ``(G + Lambda)^-1 X y`` (n, K); ``of_vector(B)`` maps vectors (n, K) to
+    ``(G + Lambda)^-1 b``; ``dimension()`` gives the effective dimension ``tr(G (G + Lambda)^-1)`` (n,).
+    """
+
+    of_target: Callable[[Any], Any]
+    of_vector: Callable[[Any], Any]
+    dimension: Callable[[], Any]
+
+
+def factorise(X, weights, *, exact, solver="cholesky", cg_max_iter=None):
+    """Factorise ``G + Lambda`` for each row, on the smaller side of X.
+
+    Minimises, for each row and target y, ``||y - X^T beta||^2 + sum_j beta_j^2 / s_j`` (ridge), or gives the
+    minimum-norm minimiser of ``||y - X^T beta||^2`` over the atoms of positive weight (exact).
+
+    Parameters
+    ----------
+    X : array of shape (n, K, d)
+        Gathered atoms.
+    weights : array of shape (n, K)
+        Precisions s_j >= 0, or in exact mode the taking part of each atom (positive: yes).
+    exact : bool
+        Exact minimum-norm least squares instead of ridge.
+    solver : {"cholesky", "cg"}, default="cholesky"
+        "cg" never forms a Gram matrix: conjugate gradients on the normal equations, all rows at once.
+    cg_max_iter : int, default=None
+        At most so many conjugate-gradient steps. None: until converged, at most 4 min(K, d) + 50.
+
+    Returns
+    -------
+    inverse : Inverse
+    """
+    xp = array_namespace(weights)
+    present = xp.astype(weights > 0, X.dtype)
+    if solver == "cg":
+        return _conjugate_gradient_inverse(X * present[..., None] if exact else X, None if exact else weights, cg_max_iter)
+    primal = X.shape[1] <= X.shape[2]
+    if exact:
+        return _exact_primal(X, present) if primal else _exact_dual(X * present[..., None])
+    return _ridge_primal(X, weights) if primal else _ridge_dual(X, weights)
+
+
+def gram(X):
+    """``X X^T`` of each row, (n, K, K)."""
+    xp = array_namespace(X)
+    return X @ xp.matrix_transpose(X)
+
+
+def inner(X, Y):
+    """``X y`` of each row: (n, K, d) and (n, d) give (n, K)."""
+    return (X @ Y[..., None])[..., 0]
+
+
+def combine(X, beta):
+    """``X^T beta`` of each row: (n, K, d) and (n, K) give (n, d)."""
+    return (beta[:, None, :] @ X)[:, 0, :]
+
+
+def scaled_gram(X, weights):
+    """The scaled system ``A = I + D G D`` with ``D = diag(sqrt(s))``; all its eigenvalues are at least 1."""
+    root = array_namespace(X).sqrt(weights)
+    # Scaling the (K, K) matrix moves far fewer bytes than scaling the gathered atoms.
+    return add_to_diagonal(gram(X) * root[:, :, None] * root[:, None, :], 1.0)
+
+
+def _ridge_primal(X, weights):
+    xp = array_namespace(X)
+    root = xp.sqrt(weights)
+    factor = cholesky(scaled_gram(X, weights))
+
+    def of_vector(B):
+        return root * cho_solve(factor, (root * B)[..., None])[..., 0]
+
+    def dimension():
+        eye = xp.broadcast_to(xp.eye(X.shape[1], dtype=X.dtype, device=device(X)), factor.shape)
+        half = xp.linalg.solve(factor, eye)
+        return X.shape[1] - xp.sum(half * half, axis=(1, 2))
+
+    return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
+
+
+def _ridge_dual(X, weights):
+    """Through ``M = I + X^T S X`` (d x d): ``(G + Lambda)^-1 X y = S X M^-1 y``."""
+    xp = array_namespace(X)
+    factor = cholesky(add_to_diagonal(xp.matrix_transpose(X) @ (X * weights[..., None]), 1.0))
+
+    def of_target(Y):
+        return weights * inner(X, cho_solve(factor, Y[..., None])[..., 0])
+
+    def of_vector(B):
+        return weights * B - of_target(combine(X, weights * B))
+
+    def dimension():
+        eye = xp.broadcast_to(xp.eye(X.shape[2], dtype=X.dtype, device=device(X)), factor.shape)
+        half = xp.linalg.solve(factor, eye)
+        return X.shape[2] - xp.sum(half * half, axis=(1, 2))
+
+    return Inverse(of_target, of_vector, dimension)
+
+
+def _tolerances(dtype, xp):
+    """Shift that lets a semi-definite factorisation through, and the smallest pivot that we trust, both relative."""
+    eps = float(xp.finfo(dtype).eps)
+    return 8 * eps, 1e-9 if eps < 1e-10 else 1e-4
+
+
+def _pseudo_inverse_parts(G):
+    """Eigenvectors, and inverted eigenvalues with those below ``K eps`` of the largest one set to 0."""
+    xp = array_namespace(G)
+    values, vectors = xp.linalg.eigh(G)
+    cutoff = G.shape[-1] * float(xp.finfo(G.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
+    keep = values > xp.maximum(cutoff, xp.asarray(float(xp.finfo(G.dtype).smallest_normal), dtype=G.dtype, device=device(G)))
+    return vectors, xp.where(keep, 1 / xp.where(keep, values, xp.ones_like(values)), xp.zeros_like(values))
+
+
+class _SafeInverse(NamedTuple):
+    """Cholesky where the pivots are safe, eigendecomposition for the rows where they are not."""
+
+    factor: Any
+    unsafe: Any
+    vectors: Any
+    inverted: Any
+
+
+def _safe_inverse(G):
+    xp = array_namespace(G)
+    shift, smallest = _tolerances(G.dtype, xp)
+    diagonal = xp.linalg.diagonal(G)
+    scale = xp.max(diagonal, axis=-1, keepdims=True)
+    scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+    factor = cholesky(add_to_diagonal(G, shift * scale))
+    pivots = xp.linalg.diagonal(factor)
+    safe = xp.all(pivots * pivots > smallest * scale, axis=-1)  # NaN pivots compare false
+    unsafe = nonzero_rows(~safe)
+    vectors = inverted = None
+    if unsafe.shape[0]:
+        vectors, inverted = _pseudo_inverse_parts(xp.take(G, unsafe, axis=0))
+        eye = xp.eye(G.shape[-1], dtype=G.dtype, device=device(G))
+        factor = xp.where(safe[:, None, None], factor, eye)
+    return _SafeInverse(factor, unsafe, vectors, inverted)
+
+
+def _apply_safe(inverse, B):
+    xp = array_namespace(B)
+    out = cho_solve(inverse.factor, B[..., None])[..., 0]
+    if inverse.unsafe.shape[0]:
+        b = xp.take(B, inverse.unsafe, axis=0)
+        projected = inner(xp.matrix_transpose(inverse.vectors), b) * inverse.inverted
+        out = put_rows(out, inverse.unsafe, inner(inverse.vectors, projected))
+    return out
+
+
+def masked_gram(X, present):
+    """Gram matrix of the atoms that take part; absent and zero atoms have only a diagonal entry, of the row's scale."""
+    xp = array_namespace(X)
+    G = gram(X) * present[:, :, None] * present[:, None, :]
+    diagonal = xp.linalg.diagonal(G)
+    scale = xp.max(diagonal, axis=-1, keepdims=True)
+    fill = xp.where(scale > 0, scale, xp.ones_like(scale))
+    return add_to_diagonal(G, xp.where(diagonal > 0, xp.zeros_like(diagonal), fill))
+
+
+def _exact_primal(X, present):
+    G = masked_gram(X, present)
+    inverse = _safe_inverse(G)
+
+    def of_vector(B):
+        return _apply_safe(inverse, B * present) * present
+
+    def of_target(Y):
+        # One step of iterative refinement on the residual takes out the shift and most of the squared condition.
+        beta = of_vector(inner(X, Y))
+        return beta + of_vector(inner(X, Y - combine(X, beta)))
+
+    def dimension():
+        return _rank(X * present[..., None])
+
+    return Inverse(of_target, of_vector, dimension)
+
+
+def _exact_dual(X):
+    """Minimum norm through ``M = X^T X`` (d x d): ``beta = X M^+ y``."""
+    xp = array_namespace(X)
+    inverse = _safe_inverse(xp.matrix_transpose(X) @ X)
+
+    def of_target(Y):
+        w = _apply_safe(inverse, Y)
+        w = w + _apply_safe(inverse, Y - combine(X, inner(X, w)))
+        return inner(X, w)
+
+    def of_vector(B):
+        return inner(X, _apply_safe(inverse, _apply_safe(inverse, combine(X, B))))
+
+    return Inverse(of_target, of_vector, lambda: _rank(X))
+
+
+def _rank(X):
+    xp = array_namespace(X)
+    G = gram(X) if X.shape[1] <= X.shape[2] else xp.matrix_transpose(X) @ X
+    return xp.sum(xp.astype(_pseudo_inverse_parts(G)[1] > 0, X.dtype), axis=-1)
+
+
+def _conjugate_gradient_inverse(X, weights, max_iter):
+    xp = array_namespace(X)
+    if max_iter is None:
+        max_iter = 4 * min(X.shape[1], X.shape[2]) + 50
+
+    def operator(V):
+        if weights is None:
+            return inner(X, combine(X, V))
+        return V + root * inner(X, combine(X, root * V))
+
+    root = None if weights is None else xp.sqrt(weights)
+
+    def of_vector(B):
+        if weights is None:
+            return conjugate_gradients(operator, B, max_iter=max_iter)
+        return root * conjugate_gradients(operator, root * B, max_iter=max_iter)
+
+    def dimension():
+        return factorise(X, xp.ones_like(X[..., 0]) if weights is None else weights, exact=weights is None).dimension()
+
+    return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
+
+
+def conjugate_gradients(operator, B, *, max_iter, start=None):
+    """Solve ``A x = b`` for a stack of symmetric positive semi-definite systems at once.
+
+    Minimises ``x^T A x / 2 - b^T x`` for each row (Hestenes and Stiefel, 1952). From a start of zero the iterates stay
+    in the range of A, so a consistent singular system gets its minimum-norm solution.
+
+    Parameters
+    ----------
+    operator : callable
+        Maps (n, K) to ``A x`` of each row.
+    B : array of shape (n, K)
+        Right-hand sides.
+    max_iter : int
+        Number of steps at most. Rows stop moving once their residual is at rounding level.
+    start : array of shape (n, K), default=None
+        Warm start.
+
+    Returns
+    -------
+    solution : array of shape (n, K)
+    """
+    xp = array_namespace(B)
+    solution = xp.zeros_like(B) if start is None else start
+    residual = B if start is None else B - operator(start)
+    direction = residual
+    energy = xp.sum(residual * residual, axis=1)
+    goal = (2 * float(xp.finfo(B.dtype).eps)) ** 2 * xp.sum(B * B, axis=1)
+    one = asarray_like(1.0, B)
+    for _ in range(max_iter):
+        going = energy > goal
+        if not bool(xp.any(going)):
+            break
+        image = operator(direction)
+        curvature = xp.sum(direction * image, axis=1)
+        going = going & (curvature > 0)
+        step = xp.where(going, energy / xp.where(going, curvature, one), xp.zeros_like(energy))
+        solution = solution + step[:, None] * direction
+        residual = residual - step[:, None] * image
+        new_energy = xp.where(going, xp.sum(residual * residual, axis=1), xp.zeros_like(energy))
+        ratio = xp.where(energy > 0, new_energy / xp.where(energy > 0, energy, one), xp.zeros_like(energy))
+        direction = residual + ratio[:, None] * direction
+        energy = new_energy
+    return solution
+
+
+def nonnegative_least_squares(H, q, *, max_iter=None):
+    """Minimise ``v^T H v / 2 - q^T v`` over ``v >= 0`` for a stack of problems at once.
+
+    Block principal pivoting (Kim and Park, 2011): exchange every infeasible variable between the passive and the
+    active set, and fall back to Murty's single exchanges when that stops making progress, which ends after finitely
+    many steps for a positive definite H.
+
+    Parameters
+    ----------
+    H : array of shape (n, K, K)
+        Symmetric positive definite matrices (semi-definite ones end in a feasible point near the optimum).
+    q : array of shape (n, K)
+        Linear terms.
+    max_iter : int, default=None
+        Number of exchanges at most; None: 5 K + 50.
+
+    Returns
+    -------
+    v : array of shape (n, K)
+        Non-negative minimisers.
+    """
+    xp = array_namespace(H)
+    n, K = q.shape
+    max_iter = 5 * K + 50 if max_iter is None else max_iter
+    eps = float(xp.finfo(H.dtype).eps)
+    scale = xp.max(xp.abs(q), axis=1, keepdims=True)
+    tolerance = 10 * K * eps * xp.where(scale > 0, scale, xp.ones_like(scale))
+    passive = xp.zeros((n, K), dtype=xp.bool, device=device(q))
+    fewest = xp.full((n,), K + 1, dtype=xp.int64, device=device(q))
+    patience = xp.full((n,), 3, dtype=xp.int64, device=device(q))
+    columns = xp.arange(K, device=device(q))[None, :]
+    v = xp.zeros_like(q)
+    for _ in range(max_iter):
+        mask = xp.astype(passive, H.dtype)
+        system = add_to_diagonal(H * mask[:, :, None] * mask[:, None, :], 1 - mask)
+        v = _apply_safe(_safe_inverse(system), q * mask) * mask
+        gradient = q - inner(H, v)
+        infeasible = (passive & (v < -tolerance)) | (~passive & (gradient > tolerance))
+        count = xp.sum(xp.astype(infeasible, xp.int64), axis=1)
+        if not bool(xp.any(count > 0)):
+            break
+        improved = count < fewest
+        fewest = xp.where(improved, count, fewest)
+        patience = xp.where(improved, xp.full_like(patience, 3), patience - 1)
+        last = xp.max(xp.where(infeasible, columns, xp.full_like(columns, -1)), axis=1, keepdims=True)
+        exchange = xp.where((patience >= 0)[:, None], infeasible, columns == last)
+        passive = passive ^ exchange
+    return xp.where(v > 0, v, xp.zeros_like(v))
+

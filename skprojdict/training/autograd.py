@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Differentiable pieces of a dictionary's forward pass, with gradients that touch the selected atoms only.
+
+Nothing here differentiates through a factorisation or forms an (n, p) code matrix: the projection is differentiated in
+adjoint form (one more solve with the same matrix), and gradients of the atoms are sums of sparse outer products.
+"""
+
+import torch
+from torch.autograd import Function
+from torch.nn.functional import embedding_bag
+
+from ..solvers.ridge import map_rows, project
+from ..solvers.systems import combine, factorise, gram, inner
+
+__all__ = ["decode", "outer_sum", "overlap", "projected", "selected_scores"]
+
+
+def outer_sum(indices, terms, n_rows):
+    """``sum_i sum_j w_ij (row indices_ij) r_i^T`` over several terms ``(w, R)``: an (n_rows, d) tensor.
+
+    The sparse outer products are gathered per atom: sorted once by atom, then summed as bags of rows, in parallel over
+    atoms and in a fixed order, so that the result is the same on every run.
+    """
+    n, k = indices.shape
+    flat, order = torch.sort(indices.reshape(-1), stable=True)
+    offsets = torch.searchsorted(flat, torch.arange(n_rows, device=flat.device))
+    rows = torch.div(order, k, rounding_mode="floor")
+    total = None
+    for weights, values in terms:
+        sampled = weights.reshape(-1)[order].contiguous()
+        part = embedding_bag(rows, values.contiguous(), offsets, mode="sum", per_sample_weights=sampled)
+        total = part if total is None else total.add_(part)
+    return total
+
+
+def _weighted_rows(indices, weights, table):
+    """``sum_j w_ij table[indices_ij]`` for every row i, without gathering."""
+    return embedding_bag(indices, table.contiguous(), mode="sum", per_sample_weights=weights.contiguous())
+
+
+def _sampled_products(indices, table, values, chunk_size):
+    """``<table[indices_ij], values_i>``, gathering one chunk at a time."""
+    return map_rows(
+        lambda X, w, y: (inner(X, y),), values, table, indices, torch.empty_like(indices), chunk_size=chunk_size
+    )[0]
+
+
+class _SelectedScores(Function):
+    @staticmethod
+    def forward(ctx, encoder, inputs, indices, values):
+        ctx.save_for_backward(encoder, inputs, indices)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        encoder, inputs, indices = ctx.saved_tensors
+        d_encoder = outer_sum(indices, [(grad, inputs)], encoder.shape[0]) if ctx.needs_input_grad[0] else None
+        d_inputs = _weighted_rows(indices, grad, encoder) if ctx.needs_input_grad[1] else None
+        return d_encoder, d_inputs, None, None
+
+
+def selected_scores(encoder, inputs, indices, values=None, *, chunk_size="auto"):
+    """``<E_j, a_i>`` for the selected j of each row i, differentiable in the encoder and the inputs.
+
+    Parameters
+    ----------
+    encoder : tensor of shape (p, m)
+    inputs : tensor of shape (n, m)
+    indices : int64 tensor of shape (n, K)
+    values : tensor of shape (n, K), default=None
+        The products, where the caller has them from the full score matrix already.
+    """
+    if values is None:
+        values = _sampled_products(indices, encoder.detach(), inputs.detach(), chunk_size)
+    return _SelectedScores.apply(encoder, inputs, indices, values)
+
+
+class _Decode(Function):
+    @staticmethod
+    def forward(ctx, codes, components, indices, chunk_size):
+        ctx.save_for_backward(codes, components, indices)
+        ctx.chunk_size = chunk_size
+        return _weighted_rows(indices, codes, components)
+
+    @staticmethod
+    def backward(ctx, grad):
+        codes, components, indices = ctx.saved_tensors
+        d_codes = _sampled_products(indices, components, grad, ctx.chunk_size) if ctx.needs_input_grad[0] else None
+        d_components = outer_sum(indices, [(codes, grad)], components.shape[0]) if ctx.needs_input_grad[1] else None
+        return d_codes, d_components, None, None
+
+
+def decode(codes, components, indices, *, chunk_size="auto"):
+    """``sum_j z_ij f_j``: the additive decoder on sparse codes (n, K), differentiable in codes and components."""
+    return _Decode.apply(codes, components, indices, chunk_size)
+
+
+class _Projected(Function):
+    @staticmethod
+    def forward(ctx, targets, components, weights, indices, options, envelope):
+        coefs, reconstruction = project(targets, components, indices, weights, **options)
+        ctx.save_for_backward(targets - reconstruction, components, weights, indices, coefs)
+        ctx.options, ctx.envelope = options, envelope
+        ctx.mark_non_differentiable(*([] if not envelope else [coefs]))
+        return reconstruction, coefs
+
+    @staticmethod
+    def backward(ctx, grad, grad_coefs):
+        residual, components, weights, indices, coefs = ctx.saved_tensors
+        if ctx.envelope:
+            d_components = outer_sum(indices, [(coefs, grad)], components.shape[0])
+            return None, d_components, None, None, None, None
+        options = dict(ctx.options)
+        exact, solver, max_iter = options.pop("exact", False), options.get("solver"), options.get("cg_max_iter")
+
+        def adjoint(X, w, stacked):
+            """Adjoint solve and the products with the atoms, while the chunk's atoms are at hand."""
+            g, r, h = stacked[:, :d], stacked[:, d : 2 * d], stacked[:, 2 * d :][:, : w.shape[1]]
+            inverse = factorise(X, w, exact=exact, solver=solver or "cholesky", cg_max_iter=max_iter)
+            u = inverse.of_target(g) + inverse.of_vector(h)
+            z = combine(X, u)
+            slope = (inner(X, g - z) + h) * inner(X, r)
+            return u, z, slope
+
+        d = residual.shape[1]
+        stacked = torch.cat([grad, residual, grad_coefs], dim=1)
+        u, z, slope = map_rows(
+            adjoint,
+            stacked,
+            components,
+            indices,
+            weights,
+            chunk_size=options.get("chunk_size", "auto"),
+            ragged=options.get("ragged", False),
+            wide=(True, False, True),
+        )
+        d_components = outer_sum(indices, [(u, residual), (coefs, grad - z)], components.shape[0])
+        return z, d_components, None if exact else slope, None, None, None
+
+
+def projected(targets, components, weights, indices, *, envelope=False, **options):
+    """The projection of :func:`skprojdict.solvers.ridge.project`, differentiable: ``(reconstruction, coefs)``.
+
+    With ``u = (G + Lambda)^-1 (X g + h)``, ``z = X^T u`` for upstream gradients g of the reconstruction and h of the
+    coefficients: ``dL/df_j = u_j (y - y_hat) + beta_j (g - z)``, ``dL/ds_j = (<f_j, g - z> + h_j) <f_j, y - y_hat>``,
+    ``dL/dy = z``; the support is held fixed. A precision of 0 has a live gradient.
+
+    Parameters
+    ----------
+    targets : tensor of shape (n, d)
+    components : tensor of shape (p, d)
+    weights : tensor of shape (n, K)
+        Precisions; in exact mode who takes part (no gradient).
+    indices : int64 tensor of shape (n, K)
+    envelope : bool, default=False
+        Promise that the loss is the squared error of an exact projection, where u = 0 (the envelope theorem): the
+        gradient is then ``beta_j g`` for the atoms and 0 for the targets, and takes no solve.
+    **options
+        Passed to :func:`skprojdict.solvers.ridge.project`.
+    """
+    return _Projected.apply(targets, components, weights, indices, options, envelope)
+
+
+class _Overlap(Function):
+    @staticmethod
+    def forward(ctx, components, shares, indices, chunk_size):
+        ctx.save_for_backward(components, shares, indices)
+        ctx.chunk_size = chunk_size
+
+        def penalty(X, c, y):
+            return ((_off_diagonal_gram(X) ** 2 @ c[..., None])[..., 0].mul(c).sum(1),)
+
+        return map_rows(penalty, None, components, indices, shares, chunk_size=chunk_size)[0]
+
+    @staticmethod
+    def backward(ctx, grad):
+        components, shares, indices = ctx.saved_tensors
+        d_components = torch.zeros_like(components)
+        d_shares = []
+        start = 0
+
+        def push(X, c, g):
+            nonlocal start
+            off = _off_diagonal_gram(X)
+            d_shares.append(2 * g * (off**2 @ c[..., None])[..., 0])
+            pull = (4 * g[..., None] * off * c[:, :, None] * c[:, None, :]) @ X
+            rows = indices[start : start + X.shape[0]].reshape(-1)
+            d_components.index_add_(0, rows, pull.reshape(-1, X.shape[2]))
+            start += X.shape[0]
+            return (c[:, 0],)
+
+        map_rows(push, grad[:, None], components, indices, shares, chunk_size=ctx.chunk_size)
+        return d_components, torch.cat(d_shares), None, None
+
+
+def _off_diagonal_gram(X):
+    G = gram(X)
+    return G - torch.diag_embed(torch.diagonal(G, dim1=1, dim2=2))
+
+
+def overlap(components, shares, indices, *, chunk_size="auto"):
+    """``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over each row's selected atoms, (n,), differentiable in f and c."""
+    return _Overlap.apply(components, shares, indices, chunk_size)

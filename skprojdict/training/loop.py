@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one training loop of the neural estimators: Adam with warm-up and decay on minibatches."""
+
+import math
+
+import torch
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss or a gradient stopped being finite; the weights are those of the step before."""
+
+
+class Trainer:
+    """Weights, optimiser and dead-feature counts of a dictionary in training; one call of ``step`` is one minibatch.
+
+    Parameters
+    ----------
+    weights : Weights
+    loss : callable
+        ``loss(weights, inputs, targets, dead_mask) -> BatchLoss``.
+    dead : DeadFeatures
+    learning_rate : float
+        Peak step size of Adam.
+    max_grad_norm : float, default=1.0
+        Gradients are clipped to this global norm.
+    threshold_quantile : int, default=None
+        Learn the selection threshold: running mean of the score that this many atoms a row exceed on average.
+    """
+
+    def __init__(self, weights, loss, dead, *, learning_rate, max_grad_norm=1.0):
+        self.weights, self.loss, self.dead = weights, loss, dead
+        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        parameters = weights.trainable()
+        fused = parameters[0].device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
+        self.parameters = parameters
+        self.n_steps = 0
+
+    def step(self, inputs, targets, rate=1.0):
+        """One minibatch step at ``rate`` times the peak learning rate.
+
+        Returns
+        -------
+        loss, squared_error, variance : float
+
+        Raises
+        ------
+        NonFiniteLossError
+            Before any weight has changed.
+        """
+        batch = self.loss(self.weights, inputs, targets, self.dead.mask())
+        self.optimiser.zero_grad(set_to_none=True)
+        batch.loss.backward()
+        self.weights.project_gradient()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
+        values = torch.stack([batch.loss.detach(), batch.squared_error, batch.variance, norm]).tolist()
+        if not all(math.isfinite(v) for v in values):
+            raise NonFiniteLossError(
+                f"training stopped at step {self.n_steps + 1}: the loss is {values[0]} and the norm of its gradient "
+                f"{values[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "
+                "penalty is used. The estimator holds the weights of the step before."
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate * rate
+        self.optimiser.step()
+        self.weights.renormalise()
+        self.dead.update(batch.indices, batch.fired)
+        self.n_steps += 1
+        return tuple(values[:3])
+
+
+def schedule(step, n_steps):
+    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over the last 30 %."""
+    warm_up = max(1, round(0.05 * n_steps))
+    decay = max(1, round(0.3 * n_steps))
+    return min(1.0, (step + 1) / warm_up, (n_steps - step) / decay)

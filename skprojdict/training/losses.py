@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Losses of one batch: TopK (additive) and projective. All are per row and in units of mean norm 1.
+
+Each takes the weights and a batch and returns a :class:`BatchLoss`; options are plain keyword arguments, collected once
+by the estimator.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from ..solvers.penalties import DEFAULT_STRENGTH, dimension_estimate, precisions
+from ..solvers.refine import choose_support
+from .autograd import decode, overlap, projected, selected_scores
+
+
+class BatchLoss(NamedTuple):
+    """The loss to differentiate, the mean squared error and variance of the batch, and what fired."""
+
+    loss: torch.Tensor
+    squared_error: torch.Tensor
+    variance: torch.Tensor
+    indices: torch.Tensor
+    fired: torch.Tensor
+
+
+def straight_relu(scores):
+    """``relu(e)`` whose gradient passes everywhere, so that a silent feature can still be raised."""
+    return scores + (scores.clamp_min(0) - scores).detach()
+
+
+def scores_at(weights, inputs, indices, all_scores=None):
+    """Differentiable scores (n, K) of the selected atoms."""
+    rows, gain = weights.encoder_rows()
+    bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
+    values = None
+    if all_scores is not None:
+        values = all_scores.gather(1, indices) - bias.detach()
+        if gain is not None and float(gain) != 0.0:
+            values = values / gain.detach()
+        elif gain is not None:
+            values = None
+    products = selected_scores(rows, inputs, indices, values)
+    return (products if gain is None else products * gain) + bias
+
+
+def mean_square(rows):
+    """Mean over rows of the squared norm."""
+    return rows.pow(2).sum(1).mean()
+
+
+def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
+    """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
+
+    ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
+    gradient reaches their encoder rows whether or not the score is positive, else a feature whose scores are negative
+    everywhere would stay dead.
+    """
+    n_dead = int(dead.sum())
+    if not n_dead or not auxk_coef:
+        return residual.new_zeros(())
+    n_used = min(auxk, n_dead)
+    candidates = dead.nonzero()[:, 0]
+    local = torch.topk(scores[:, candidates], n_used, dim=1, sorted=False).indices
+    indices = candidates[local]
+    codes = straight_relu(scores_at(weights, inputs, indices, scores))
+    residual = residual.detach()
+    error = mean_square(residual - decode(codes, weights.components, indices))
+    total = mean_square(residual).clamp_min(torch.finfo(residual.dtype).tiny)
+    return auxk_coef * (error / total)
+
+
+def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
+    """TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK (Gao et al., 2024, section 2)."""
+    a, y = weights.centred(inputs, targets)
+    scores = weights.all_scores(a.detach())
+    top = torch.topk(scores, k, dim=1)
+    selected = scores_at(weights, a, top.indices, scores)
+    residual = y - decode(selected.clamp_min(0), weights.components, top.indices)
+    squared_error = mean_square(residual)
+    aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
+    variance = mean_square(targets - weights.mean.detach())
+    return BatchLoss(squared_error + aux, squared_error.detach(), variance, top.indices, top.values > 0)
+
+
+def projective_loss(
+    weights,
+    inputs,
+    targets,
+    dead,
+    *,
+    coding,
+    encoder_loss,
+    overlap_penalty,
+    prefixes,
+    auxk,
+    auxk_coef,
+):
+    """Projective dictionary: squared error of the projection, and what trains the encoder.
+
+    For every nested prefix of the dictionary (usually the whole alone)::
+
+        || y - y_hat ||^2                       error of the (ridge) projection on the selected atoms
+        + || relu(e_S) - stopgrad(beta_S) ||^2  encoder_loss="coefficients": scores regress solved coefficients
+        + strength * sum_S s / (1 + s)          quota="penalize"
+        + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
+
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. With a second view,
+    ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
+    """
+    a, y = weights.centred(inputs, targets)
+    scores = weights.all_scores(a.detach())
+    total = 0.0
+    for size, k in prefixes:
+        part = _projective_part(
+            weights,
+            a,
+            y,
+            scores,
+            size,
+            coding={**coding, "k": k},
+            encoder_loss=encoder_loss,
+            overlap_penalty=overlap_penalty,
+        )
+        total = total + part.loss
+    total = total / len(prefixes)
+    aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
+    variance = mean_square(targets - weights.mean.detach())
+    return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
+
+
+class _Part(NamedTuple):
+    loss: torch.Tensor
+    residual: torch.Tensor
+    indices: torch.Tensor
+    fired: torch.Tensor
+
+
+def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty):
+    components = weights.components
+    whole = size == components.shape[0]
+    atoms = components if whole else components[:size]
+    scores = scores if whole else scores[:, :size]
+    penalty, solve = coding["penalty"], coding["solve"]
+    gain = weights.importance_gain
+    exact = penalty["penalty"] == "exact"
+    with torch.no_grad():
+        important = scores if gain is None else scores * gain
+        support = choose_support(important, y.detach(), atoms.detach(), **coding)
+    selected = scores_at(weights, a, support.indices, scores)
+    important = selected if gain is None else selected * gain
+    s = precisions(important, support.active, added=support.added, **penalty)
+    reconstruction, coefs = projected(y, atoms, s, support.indices, envelope=exact, **solve)
+    residual = y - reconstruction
+    loss = mean_square(residual)
+    if encoder_loss == "coefficients":
+        goal = coefs.detach()
+        error = torch.where(support.active, straight_relu(selected) - goal, torch.zeros_like(goal))
+        loss = loss + mean_square(error)
+    if penalty["quota"] == "penalize":
+        strength = penalty["quota_strength"]
+        strength = DEFAULT_STRENGTH["penalize"] if strength is None else strength
+        loss = loss + strength * dimension_estimate(s).mean()
+    if overlap_penalty:
+        shares = s if exact else s / (1 + s)
+        loss = loss + overlap_penalty * overlap(atoms, shares, support.indices).mean()
+    if weights.head is not None and whole:
+        bias = weights.head_bias.gather(0, support.indices.reshape(-1)).reshape(support.indices.shape)
+        predicted = selected_scores(weights.head, a, support.indices) + bias
+        predicted = torch.where(support.active, predicted, torch.zeros_like(predicted))
+        loss = loss + mean_square(y.detach() - decode(predicted, atoms.detach(), support.indices))
+    return _Part(loss, residual, support.indices, support.active & (coefs.detach() != 0))

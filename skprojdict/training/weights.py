@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is trained: the tensors of a dictionary, in units where the mean centred row has norm 1."""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass
+class Weights:
+    """Trainable tensors of a dictionary and its encoder; None where a form has no such part.
+
+    Attributes
+    ----------
+    components : (p, d)
+        Unit-norm atoms.
+    mean : (d,)
+        Centre of the target.
+    bias : (p,)
+        Encoder bias.
+    encoder : (p, m) or None
+        None: tied, the encoder is ``encoder_gain * components``.
+    encoder_gain : () or None
+        Gain of a tied encoder.
+    input_mean : (m,) or None
+        Centre of the encoder's input, fixed; None: the input is the target and shares its centre.
+    importance_gain : () or None
+        Scores are multiplied by it before a score-dependent penalty sees them.
+    head, head_bias : (p, m), (p,) or None
+        Second view: predicts the coefficients from the encoder's input.
+    threshold : () or None
+        Learned selection threshold (a running quantile, no gradient).
+    """
+
+    components: torch.Tensor
+    mean: torch.Tensor
+    bias: torch.Tensor
+    encoder: torch.Tensor | None = None
+    encoder_gain: torch.Tensor | None = None
+    input_mean: torch.Tensor | None = None
+    importance_gain: torch.Tensor | None = None
+    head: torch.Tensor | None = None
+    head_bias: torch.Tensor | None = None
+    threshold: torch.Tensor | None = None
+
+    FIXED = ("input_mean", "threshold")
+
+    def trainable(self):
+        """Leaf tensors that take gradients."""
+        named = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return [tensor.requires_grad_() for name, tensor in named if tensor is not None and name not in self.FIXED]
+
+    def clone(self):
+        """A detached copy."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Weights(**{name: None if v is None else v.detach().clone() for name, v in values.items()})
+
+    def encoder_rows(self):
+        """Encoder matrix (p, m), and the factor that its products are still to be multiplied by (None: none)."""
+        return (self.components, self.encoder_gain) if self.encoder is None else (self.encoder, None)
+
+    def centred(self, inputs, targets):
+        """Encoder input and target with their centres taken off; the target is the input where there is one view."""
+        if self.input_mean is None:
+            centred = targets - self.mean
+            return centred, centred
+        return inputs - self.input_mean, targets - self.mean
+
+    @torch.no_grad()
+    def all_scores(self, centred_inputs):
+        """Scores (n, p) of every atom."""
+        rows, gain = self.encoder_rows()
+        if gain is not None:
+            centred_inputs = centred_inputs * gain
+        return torch.addmm(self.bias, centred_inputs, rows.T)
+
+    @torch.no_grad()
+    def project_gradient(self):
+        """Take the part of each atom's gradient along the atom off: it would only change the norm."""
+        grad = self.components.grad
+        along = (grad * self.components).sum(1, keepdim=True)
+        grad.addcmul_(self.components, along, value=-1.0)
+
+    @torch.no_grad()
+    def renormalise(self):
+        """Bring every atom back to norm 1."""
+        norms = self.components.norm(dim=1, keepdim=True)
+        self.components.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
+
+
+def calibrate_importance(weights, centred_inputs, k):
+    """Importance gain that gives the k best scores of typical rows a root mean square of 3 (penalties near 1/9)."""
+    scores = weights.all_scores(centred_inputs)
+    top = torch.topk(scores, min(k, scores.shape[1]), dim=1).values.clamp_min(0)
+    rms = float(top.pow(2).mean().sqrt())
+    return 3.0 / rms if math.isfinite(rms) and rms > 0 else 1.0
