@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# One name per chore. Every chore that needs packages sets up .venv by itself; nothing but Python is assumed.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_OUTPUT ?= demo-output
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types docs bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "skprojdict needs Python 3.11 or later; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: pip runs again only when what it would install has changed.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+install: $(VENV)/.installed-plot ## Set up .venv for using the package
+
+demo: $(VENV)/.installed-plot ## Compare the dictionaries on patches of real photographs
+	$(BIN)/python -m skprojdict compare --output $(DEMO_OUTPUT) --force
+
+test: $(VENV)/.installed-test ## Run the tests (PYTEST_ARGS="-k cli" for a part of them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-lint ## Check style, formatting and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(VENV)/.installed-lint ## Repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-lint ## Check types
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs ## Build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-benchmarks ## Run every benchmark under benchmarks/ that has a command line
+	@for script in benchmarks/bench_*.py; do \
+		[ -e "$$script" ] || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean: ## Remove the virtual environment and everything that the chores made
+	rm -rf $(VENV) $(DEMO_OUTPUT) docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage*
+	find skprojdict tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
