@@ -35,6 +35,7 @@ __all__ = [
     "nonzero_rows",
     "put_rows",
     "scatter_rows",
+    "slabs",
     "supported_float_dtypes",
     "take_along_rows",
     "to_numpy",
@@ -45,6 +46,7 @@ __all__ = [
 # One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
 CHUNK_BYTES_CPU = 8 * 2**20
 CHUNK_BYTES_GPU = 256 * 2**20
+SLAB_BYTES = 32 * 2**20
 
 
 def top_k(values, k):
@@ -176,6 +178,12 @@ def chunk_rows(n_rows, row_bytes, chunk_size, like):
         chunk_size = max(1, budget // max(1, row_bytes))
     for start in range(0, n_rows, chunk_size):
         yield slice(start, min(n_rows, start + chunk_size))
+
+
+def slabs(X):
+    """Slices over the rows of X in slabs of about 32 MiB, so that a memory map is never read whole."""
+    rows = max(1, SLAB_BYTES // (8 * max(1, X.shape[1])))
+    yield from chunk_rows(X.shape[0], 0, rows, X)
 
 
 def asarray_like(values, like, *, dtype=None):

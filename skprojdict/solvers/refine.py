@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Supports improved by solving: candidates pruned to the best k, steps of subspace pursuit, non-negative supports."""
 
-from .._array import array_namespace, scatter_rows, take_along_rows, top_k
+from .._array import array_namespace, device, scatter_rows, take_along_rows, top_k
 from .penalties import precisions
 from .ridge import nonnegative_support, project
 from .select import Support, fit_budget, keep_best, select
@@ -133,23 +133,17 @@ def choose_support(
             exact=solve.get("exact", False),
             chunk_size=solve.get("chunk_size", "auto"),
         )
-        xp = array_namespace(keep)
-        # The atoms that stay come first again, which ragged chunks rely on.
-        support = keep_best(support._replace(active=support.active & keep), _descending(xp, keep), keep.shape[1])
+        support = support._replace(active=support.active & keep)
     return support
-
-
-def _descending(xp, keep):
-    columns = xp.arange(keep.shape[1], dtype=xp.float32, device=keep.device)
-    return xp.zeros(keep.shape, dtype=xp.float32, device=keep.device) - columns
 
 
 def _refine_same_length(support, scores, Y, components, k, *, penalty, solve):
     """A refinement step that leaves each row no more atoms than it had, or k where every row may have k."""
-    refined = refine(support, scores, Y, components, support.indices.shape[1] if k is None else k, penalty=penalty, solve=solve)
+    width = support.indices.shape[1] if k is None else k
+    refined = refine(support, scores, Y, components, width, penalty=penalty, solve=solve)
     if k is not None:
         return refined
     xp = array_namespace(scores)
     lengths = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
-    columns = xp.arange(refined.active.shape[1], device=refined.active.device)[None, :]
+    columns = xp.arange(refined.active.shape[1], device=device(refined.active))[None, :]
     return refined._replace(active=refined.active & (columns < lengths))

@@ -57,8 +57,8 @@ def project(
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once; "auto": as many as fit a few megabytes.
     ragged : bool, default=False
-        Supports differ in length, with the atoms of positive weight first. Rows are then handled in order of length
-        and padded to the longest of their own chunk only.
+        Supports differ in length, with padding last. Rows are then handled in order of length and padded to the
+        longest of their own chunk only.
 
     Returns
     -------
@@ -129,6 +129,11 @@ def nonnegative_support(Y, components, indices, weights, *, exact=False, chunk_s
     return map_rows(solve, Y, components, indices, weights, chunk_size=chunk_size)[0]
 
 
+def sampled_products(table, indices, values, *, chunk_size="auto"):
+    """``<table[indices_ij], values_i>`` (n, K): the entries of ``values @ table.T`` that a support asks for."""
+    return map_rows(lambda X, w, v: (inner(X, v),), values, table, indices, indices, chunk_size=chunk_size)[0]
+
+
 def map_rows(function, Y, components, indices, weights, *, chunk_size="auto", ragged=False, wide=(False,)):
     """Apply ``function(X, weights, y)`` to chunks of rows with their atoms gathered; concatenate its outputs.
 
@@ -152,7 +157,8 @@ def map_rows(function, Y, components, indices, weights, *, chunk_size="auto", ra
 def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide):
     xp = array_namespace(components)
     K = indices.shape[1]
-    lengths = xp.sum(xp.astype(weights > 0, xp.int64), axis=1)
+    columns = xp.arange(1, K + 1, device=device(weights))[None, :]
+    lengths = xp.max(xp.where(weights > 0, columns, xp.zeros_like(columns)), axis=1)
     order = xp.argsort(lengths, stable=True)
     sorted_lengths = xp.take(lengths, order)
     parts = []

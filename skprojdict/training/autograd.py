@@ -9,7 +9,7 @@ import torch
 from torch.autograd import Function
 from torch.nn.functional import embedding_bag
 
-from ..solvers.ridge import map_rows, project
+from ..solvers.ridge import map_rows, project, sampled_products
 from ..solvers.systems import combine, factorise, gram, inner
 
 __all__ = ["decode", "outer_sum", "overlap", "projected", "selected_scores"]
@@ -38,13 +38,6 @@ def _weighted_rows(indices, weights, table):
     return embedding_bag(indices, table.contiguous(), mode="sum", per_sample_weights=weights.contiguous())
 
 
-def _sampled_products(indices, table, values, chunk_size):
-    """``<table[indices_ij], values_i>``, gathering one chunk at a time."""
-    return map_rows(
-        lambda X, w, y: (inner(X, y),), values, table, indices, torch.empty_like(indices), chunk_size=chunk_size
-    )[0]
-
-
 class _SelectedScores(Function):
     @staticmethod
     def forward(ctx, encoder, inputs, indices, values):
@@ -71,7 +64,7 @@ def selected_scores(encoder, inputs, indices, values=None, *, chunk_size="auto")
         The products, where the caller has them from the full score matrix already.
     """
     if values is None:
-        values = _sampled_products(indices, encoder.detach(), inputs.detach(), chunk_size)
+        values = sampled_products(encoder.detach(), indices, inputs.detach(), chunk_size=chunk_size)
     return _SelectedScores.apply(encoder, inputs, indices, values)
 
 
@@ -85,7 +78,7 @@ class _Decode(Function):
     @staticmethod
     def backward(ctx, grad):
         codes, components, indices = ctx.saved_tensors
-        d_codes = _sampled_products(indices, components, grad, ctx.chunk_size) if ctx.needs_input_grad[0] else None
+        d_codes = sampled_products(components, indices, grad, chunk_size=ctx.chunk_size) if ctx.needs_input_grad[0] else None
         d_components = outer_sum(indices, [(codes, grad)], components.shape[0]) if ctx.needs_input_grad[1] else None
         return d_codes, d_components, None, None
 

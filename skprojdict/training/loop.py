@@ -6,6 +6,10 @@ import math
 import torch
 
 
+# Learning rate of the centre, relative to the others'.
+CENTRE_RATE = 0.1
+
+
 class NonFiniteLossError(FloatingPointError):
     """The loss or a gradient stopped being finite; the weights are those of the step before."""
 
@@ -23,8 +27,6 @@ class Trainer:
         Peak step size of Adam.
     max_grad_norm : float, default=1.0
         Gradients are clipped to this global norm.
-    threshold_quantile : int, default=None
-        Learn the selection threshold: running mean of the score that this many atoms a row exceed on average.
     """
 
     def __init__(self, weights, loss, dead, *, learning_rate, max_grad_norm=1.0):
@@ -32,7 +34,11 @@ class Trainer:
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         parameters = weights.trainable()
         fused = parameters[0].device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
+        # The centre has no norm to hold it: at the full rate it wanders off, and penalised forms then decode it.
+        centre = [tensor for tensor in parameters if tensor is weights.mean]
+        others = [tensor for tensor in parameters if tensor is not weights.mean]
+        groups = [{"params": others, "factor": 1.0}, {"params": centre, "factor": CENTRE_RATE}]
+        self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters
         self.n_steps = 0
 
@@ -61,7 +67,7 @@ class Trainer:
                 "penalty is used. The estimator holds the weights of the step before."
             )
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * rate
+            group["lr"] = self.learning_rate * rate * group["factor"]
         self.optimiser.step()
         self.weights.renormalise()
         self.dead.update(batch.indices, batch.fired)

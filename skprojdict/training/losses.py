@@ -11,6 +11,7 @@ import torch
 
 from ..solvers.penalties import DEFAULT_STRENGTH, dimension_estimate, precisions
 from ..solvers.refine import choose_support
+from ..solvers.select import select
 from .autograd import decode, overlap, projected, selected_scores
 
 
@@ -36,10 +37,8 @@ def scores_at(weights, inputs, indices, all_scores=None):
     values = None
     if all_scores is not None:
         values = all_scores.gather(1, indices) - bias.detach()
-        if gain is not None and float(gain) != 0.0:
-            values = values / gain.detach()
-        elif gain is not None:
-            values = None
+        if gain is not None:  # a gain of 0 has lost the products
+            values = values / gain.detach() if float(gain.detach()) else None
     products = selected_scores(rows, inputs, indices, values)
     return (products if gain is None else products * gain) + bias
 
@@ -70,17 +69,18 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
     return auxk_coef * (error / total)
 
 
-def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
+def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef):
     """TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK (Gao et al., 2024, section 2)."""
     a, y = weights.centred(inputs, targets)
     scores = weights.all_scores(a.detach())
-    top = torch.topk(scores, k, dim=1)
-    selected = scores_at(weights, a, top.indices, scores)
-    residual = y - decode(selected.clamp_min(0), weights.components, top.indices)
+    support = select(scores, k)
+    selected = scores_at(weights, a, support.indices, scores)
+    codes = torch.where(support.active, selected, torch.zeros_like(selected))
+    residual = y - decode(codes, weights.components, support.indices)
     squared_error = mean_square(residual)
     aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
-    variance = mean_square(targets - weights.mean.detach())
-    return BatchLoss(squared_error + aux, squared_error.detach(), variance, top.indices, top.values > 0)
+    variance = mean_square(targets - targets.mean(0))
+    return BatchLoss(squared_error + aux, squared_error.detach(), variance, support.indices, support.active)
 
 
 def projective_loss(
@@ -110,6 +110,10 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     scores = weights.all_scores(a.detach())
+    if weights.threshold is not None:
+        gain = weights.importance_gain
+        learn_threshold(weights.threshold, scores if gain is None else scores * gain.detach(), coding["k"])
+        coding = {**coding, "threshold": float(weights.threshold)}
     total = 0.0
     for size, k in prefixes:
         part = _projective_part(
@@ -125,8 +129,21 @@ def projective_loss(
         total = total + part.loss
     total = total / len(prefixes)
     aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
-    variance = mean_square(targets - weights.mean.detach())
+    variance = mean_square(targets - targets.mean(0))
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
+
+
+@torch.no_grad()
+def learn_threshold(threshold, scores, k, *, momentum=0.98, most=4):
+    """Move the threshold towards the score that k atoms a row exceed on average over this batch.
+
+    A running mean of BatchTopK's cut (Bussmann et al., 2024). A row's share is looked for among its ``most * k`` best
+    scores, which bounds the sort.
+    """
+    n, p = scores.shape
+    best = torch.topk(scores, min(p, most * k), dim=1).values.reshape(-1)
+    cut = torch.topk(best, min(best.numel(), n * k)).values[-1].clamp_min(0)
+    threshold.lerp_(cut, 1 - momentum if float(threshold) else 1.0)
 
 
 class _Part(NamedTuple):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Rows of a data set as torch tensors, a batch at a time: nothing is copied but the batch."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
-from .._array import array_namespace, is_numpy_namespace, to_torch
+from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, to_numpy, to_torch
+from ..solvers.initial import geometric_median
 
 
 class Rows:
@@ -40,12 +43,93 @@ class Rows:
         return self.source[rows].to(self.device, self.dtype)
 
 
-def sample_rows(X, n_rows, rng):
-    """At most ``n_rows`` distinct rows of X in the order of the data, as NumPy indices."""
+class Views:
+    """Both views of the data in training units: the target, and the encoder's input where it is another array.
+
+    Parameters
+    ----------
+    X, Y : arrays
+        Encoder input and target; the same object where there is one view.
+    scale_in, scale_out : float
+        Divisors.
+    dtype, device
+        Of the batches.
+    """
+
+    def __init__(self, X, Y, scale_in, scale_out, dtype, device):
+        self.targets = Rows(Y, dtype, device)
+        self.inputs = None if X is Y else Rows(X, dtype, device)
+        self.scale_in, self.scale_out = scale_in, scale_out
+
+    def take(self, rows):
+        """``(inputs or None, targets)`` of the given rows."""
+        inputs = None if self.inputs is None else self.inputs.take(rows) / self.scale_in
+        return inputs, self.targets.take(rows) / self.scale_out
+
+
+class Units(NamedTuple):
+    """Centres and scales of both views, and the sample rows (centred, scaled) that training starts from."""
+
+    mean_in: np.ndarray
+    mean_out: np.ndarray
+    scale_in: float
+    scale_out: float
+    sample_in: np.ndarray
+    sample_out: np.ndarray
+
+
+def measure_units(X, Y, *, n_sample, center, rng):
+    """Centre each view by its mean (the target's by its geometric median on request) and scale by its mean norm.
+
+    The means are taken over all rows, slab by slab; scales and samples from at most ``n_sample`` rows. A view without
+    any variance gets scale 0.
+
+    Parameters
+    ----------
+    X, Y : arrays of shape (n, m), (n, d)
+        The same object where there is one view.
+    n_sample : int
+    center : {"mean", "geometric_median"}
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    units : Units
+        NumPy, float64.
+    """
     n = X.shape[0]
-    if n <= n_rows:
-        return np.arange(n)
-    return np.sort(rng.choice(n, n_rows, replace=False))
+    rows = np.arange(n) if n <= n_sample else np.sort(rng.choice(n, n_sample, replace=False))
+    mean_out, sample_out = _column_means(Y), _numpy_rows(Y, rows)
+    if center == "geometric_median":
+        mean_out = geometric_median(sample_out)
+    scale_out, sample_out = _centre_and_scale(sample_out, mean_out)
+    if X is Y:
+        return Units(mean_out, mean_out, scale_out, scale_out, sample_out, sample_out)
+    mean_in = _column_means(X)
+    scale_in, sample_in = _centre_and_scale(_numpy_rows(X, rows), mean_in)
+    return Units(mean_in, mean_out, scale_in, scale_out, sample_in, sample_out)
+
+
+def _centre_and_scale(sample, mean):
+    centred = sample - mean
+    scale = float(np.linalg.norm(centred, axis=1).mean())
+    rounding = 1e-6 * float(np.linalg.norm(mean))  # what is left of identical rows
+    return (scale, centred / scale) if scale > rounding else (0.0, centred)
+
+
+def _numpy_rows(X, rows):
+    if isinstance(X, np.ndarray):
+        return X[rows].astype(np.float64)
+    return to_numpy(array_namespace(X).take(X, asarray_like(rows, X, dtype=array_namespace(X).int64), axis=0)).astype(
+        np.float64
+    )
+
+
+def _column_means(X):
+    total = np.zeros(X.shape[1])
+    for rows in slabs(X):
+        total += to_numpy(X[rows, ...]).sum(axis=0, dtype=np.float64)
+    return total / X.shape[0]
 
 
 def batch_order(n, batch_size, rng):

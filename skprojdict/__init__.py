@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Projective dictionaries and their baselines as scikit-learn estimators.
+
+Importing this package loads neither torch nor CuPy nor matplotlib.
+"""
+
+from ._projective import ProjectiveDictionaryLearning
+from ._topk import TopKDictionaryLearning
+
+__version__ = "0.1.0"
+
+__all__ = ["ProjectiveDictionaryLearning", "TopKDictionaryLearning", "__version__"]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the estimators share: codes in, codes out, score, names, tags."""
+
+import math
+import warnings
+from abc import abstractmethod
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import _align_api_if_sparse  # private in 1.9: honours the global option `sparse_interface`
+from sklearn.utils.validation import check_is_fitted
+
+from ._array import (
+    array_namespace,
+    check_same_namespace,
+    chunk_rows,
+    device,
+    scatter_rows,
+    to_numpy,
+)
+from ._validation import check_sparse_output, validate_rows
+
+# Scores of all atoms are held for as many rows as fit this budget.
+SCORE_BYTES = 64 * 2**20
+
+
+class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Dictionary with unit-norm ``components_`` (p, d) and ``mean_`` (d,); a subclass codes rows in ``_code``."""
+
+    @abstractmethod
+    def _code(self, X, Y):
+        """Codes of a chunk of rows: ``(indices, coefs)``, both (n, K), padded with coefficients 0."""
+
+    def transform(self, X):
+        """Sparse codes of X.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Rows to code, in the namespace and on the device of the training data.
+
+        Returns
+        -------
+        codes : array or CSR of shape (n_samples, n_components)
+            Dense in the namespace of X, or a SciPy CSR matrix with ``sparse_output=True``; float32 or float64.
+        """
+        X = self._validate_fitted(X, "transform")
+        return self._assemble(X, self._chunks(X, None))
+
+    def inverse_transform(self, Z):
+        """Reconstruct rows from their codes: ``Z @ components_ + mean_``.
+
+        Parameters
+        ----------
+        Z : array or sparse matrix of shape (n_samples, n_components)
+            Codes.
+
+        Returns
+        -------
+        X : array of shape (n_samples, n_targets)
+        """
+        check_is_fitted(self)
+        if sp.issparse(Z):
+            if Z.shape[1] != self.components_.shape[0]:
+                self._wrong_codes(Z)
+            return Z @ to_numpy(self.components_) + to_numpy(self.mean_)
+        check_same_namespace(Z, self, attribute="components_", method="inverse_transform")
+        xp = array_namespace(self.components_)
+        Z = xp.asarray(to_numpy(Z) if not hasattr(Z, "__array_namespace__") and not hasattr(Z, "device") else Z)
+        if Z.ndim != 2 or Z.shape[1] != self.components_.shape[0]:
+            self._wrong_codes(Z)
+        return xp.astype(Z, self.components_.dtype) @ self.components_ + self.mean_
+
+    def _wrong_codes(self, Z):
+        raise ValueError(
+            f"Z must have one column for each of the {self.components_.shape[0]} atoms, got shape {tuple(Z.shape)}. Pass "
+            "what transform returns."
+        )
+
+    def score(self, X, y=None):
+        """Share of the variance of X that its reconstruction explains.
+
+        ``1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2`` with the mean of the scored rows (variance-weighted R^2). A
+        larger ``n_components`` or ``n_nonzero_coefs`` always scores higher: to choose them, search by a downstream
+        score, or by one that charges for active features.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Rows to score.
+        y : ignored
+
+        Returns
+        -------
+        score : float
+            NaN with a warning for a single row.
+        """
+        X = self._validate_fitted(X, "score")
+        return self._explained(X, self._chunks(X, None))
+
+    def _explained(self, Y, chunks):
+        """Variance-weighted R^2 of decoded chunks against Y, in one streaming pass."""
+        if Y.shape[0] < 2:
+            warnings.warn(
+                "score is not defined for fewer than 2 rows, got 1: it is NaN.", UndefinedMetricWarning, stacklevel=3
+            )
+            return math.nan
+        xp = array_namespace(self.components_)
+        n, error, second = Y.shape[0], 0.0, 0.0
+        first = np.zeros(Y.shape[1])
+        for rows, indices, coefs in chunks:
+            centred = xp.astype(Y[rows, ...], self.components_.dtype) - self.mean_
+            fitted = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_
+            error += _energy(centred - fitted)
+            second += _energy(centred)
+            first += to_numpy(xp.sum(centred, axis=0)).astype(np.float64)
+        total = second - float(first @ first) / n
+        if total <= 0:
+            return 1.0 if error == 0 else 0.0
+        return float(1.0 - error / total)
+
+    def _decode(self, X, chunks):
+        """Reconstructions of chunks of codes, one array."""
+        xp = array_namespace(self.components_)
+        shape = (X.shape[0], self.components_.shape[1])
+        out = xp.zeros(shape, dtype=self.components_.dtype, device=device(self.components_))
+        for rows, indices, coefs in chunks:
+            out[rows, ...] = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_ + self.mean_
+        return out
+
+    def _chunks(self, X, Y):
+        """Yield ``(rows, indices, coefs)`` over X, in chunks whose score matrix fits the memory budget."""
+        xp = array_namespace(self.components_)
+        dtype = self.components_.dtype
+        row_bytes = self.components_.shape[0] * xp.finfo(dtype).bits // 8
+        for rows in chunk_rows(X.shape[0], row_bytes, max(1, SCORE_BYTES // row_bytes), X):
+            targets = None if Y is None else xp.astype(Y[rows, ...], dtype)
+            yield rows, *self._code(xp.astype(X[rows, ...], dtype), targets)
+
+    def _assemble(self, X, chunks):
+        """One code array, dense or CSR, from chunks of codes."""
+        n, p = X.shape[0], self.components_.shape[0]
+        if self.sparse_output:
+            check_sparse_output(X)
+            return _align_api_if_sparse(_csr(chunks, n, p, self.components_.dtype))
+        xp = array_namespace(self.components_)
+        codes = xp.zeros((n, p), dtype=self.components_.dtype, device=device(self.components_))
+        for rows, indices, coefs in chunks:
+            codes[rows, ...] = scatter_rows(indices, coefs, p)
+        return codes
+
+    def _validate_fitted(self, X, method):
+        """Validate rows for a fitted estimator's method."""
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="components_", method=method)
+        return validate_rows(self, X, reset=False)
+
+    @property
+    def _n_features_out(self):
+        return self.components_.shape[0]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = not self.sparse_output  # CSR exists for NumPy only
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _energy(rows):
+    """Sum of squares as a Python float, accumulated in float64 over rows."""
+    xp = array_namespace(rows)
+    return float(np.sum(to_numpy(xp.sum(rows * rows, axis=1)), dtype=np.float64))
+
+
+def _csr(chunks, n, p, dtype):
+    """CSR codes from chunks, in memory proportional to the number of nonzeros."""
+    data, columns, counts = [], [], []
+    for _, indices, coefs in chunks:
+        order = np.argsort(indices, axis=1, kind="stable")
+        indices = np.take_along_axis(indices, order, axis=1)
+        coefs = np.take_along_axis(coefs, order, axis=1)
+        keep = coefs != 0
+        data.append(coefs[keep])
+        columns.append(indices[keep].astype(np.int32 if p < 2**31 else np.int64))
+        counts.append(keep.sum(axis=1))
+    indptr = np.zeros(n + 1, dtype=np.int64)
+    if counts:
+        np.cumsum(np.concatenate(counts), out=indptr[1:])
+        values, positions = np.concatenate(data), np.concatenate(columns)
+    else:
+        values, positions = np.zeros(0, dtype=dtype), np.zeros(0, dtype=np.int32)
+    return sp.csr_array((values, positions, indptr), shape=(n, p))
+
+

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the two neural estimators share: views of the data, the fit, the second view's methods."""
+
+import math
+import warnings
+from abc import abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
+from ._base import _BaseDictionary
+from ._validation import (
+    check_initial_components,
+    resolve_n_components,
+    resolve_n_nonzero,
+    validate_rows,
+    validate_second_view,
+)
+
+# Scale, starting atoms and the encoder's start are taken from at most this many rows (or one row an atom).
+SAMPLE_ROWS = 16384
+STEPS_PER_ITERATION = 100
+
+_CONSTRAINTS = {
+    "n_components": [None, Interval(Integral, 1, None, closed="left")],
+    "n_nonzero_coefs": [None, StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "tied": ["boolean"],
+    "target": [StrOptions({"X", "y"})],
+    "predict_mode": [StrOptions({"regressed"})],
+    "auxk_coef": [Interval(Real, 0, None, closed="left")],
+    "dead_after": [StrOptions({"auto"}), Interval(Real, 1, None, closed="left")],
+    "init": [StrOptions({"data", "random", "svd"}), "array-like", callable],
+    "center": [StrOptions({"mean", "geometric_median"})],
+    "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "max_steps": [None, Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "warm_start": ["boolean"],
+    "device": [None, str, Hidden(Options(object, {None}))],
+    "chunk_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "sparse_output": ["boolean"],
+    "random_state": ["random_state"],
+}
+
+
+def _second_view(estimator):
+    if estimator.target == "y":
+        return True
+    raise AttributeError(f"{type(estimator).__name__} has this method with target='y' only; target={estimator.target!r}")
+
+
+class _NeuralDictionary(_BaseDictionary):
+    """A dictionary trained by minibatches in torch. A subclass names its loss and codes its rows."""
+
+    @abstractmethod
+    def _loss(self, n_components, n_targets, k):
+        """The loss of one batch, as a picklable callable."""
+
+    @abstractmethod
+    def _parts(self):
+        """Optional parts of the weights that the form has: keywords of :func:`fresh_weights`."""
+
+    def _check_options(self, n_features, n_targets):
+        """Refuse combinations of parameters that cannot mean anything."""
+
+    # ---- fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the dictionary and its encoder from X.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Training rows: NumPy (memory-mapped and float16 arrays are read batch by batch and never copied whole),
+            torch, CuPy or another array API namespace.
+        y : array of shape (n_samples, n_targets) or (n_samples,), default=None
+            With ``target="y"`` what to reconstruct; ignored otherwise.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            For NaN or infinity (naming the first such row), fewer than 2 rows, or parameters that exclude each other.
+        FloatingPointError
+            When the loss stops being finite; the weights of the step before stay in the estimator.
+        """
+        X, Y = self._views(X, y, reset=True, min_samples=2)
+        trainer, views, rng = self._start(X, Y, fresh=not (self.warm_start and hasattr(self, "components_")))
+        self._trainer = None  # moments of an earlier partial_fit
+        try:
+            self._train(trainer, views, X.shape[0], X, y, rng)
+        finally:  # an interrupted or diverged fit keeps its last good weights
+            self._store(trainer, X)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """One minibatch step on X, all of its rows at once, at a constant learning rate.
+
+        The first call sets centres, scale and starting atoms from its batch. Every call brings the weights back to the
+        namespace of X, a copy of the dictionary and its encoder.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            A batch of rows.
+        y : array of shape (n_samples, n_targets), default=None
+            With ``target="y"`` what to reconstruct; ignored otherwise.
+
+        Returns
+        -------
+        self : object
+        """
+        first = not hasattr(self, "components_")
+        X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1)
+        if getattr(self, "_trainer", None) is None:
+            self._trainer, views, _ = self._start(X, Y, fresh=first)
+        else:
+            from .training.rows import Views
+
+            like = self._trainer.weights.components
+            views = Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+        try:
+            values = self._trainer.step(*views.take(slice(0, X.shape[0])))
+        finally:
+            self._store(self._trainer, X)
+        self._record(self._trainer, [values], self._trainer.learning_rate)
+        self.n_iter_ += 1
+        return self
+
+    def _views(self, X, y, *, reset, min_samples):
+        """Validated rows of both views; with ``target="X"`` the second is the first and y is not looked at."""
+        if not reset:
+            check_same_namespace(X, self, attribute="components_", method="partial_fit")
+        X = validate_rows(self, X, reset=reset, min_samples=min_samples)
+        if self.target == "X":
+            Y = X
+        else:
+            Y = validate_second_view(self, X, y)
+            if not reset and Y.shape[1] != self.components_.shape[1]:
+                raise ValueError(
+                    f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
+                )
+        if reset:
+            self._check_options(X.shape[1], Y.shape[1])
+        return X, Y
+
+    def _start(self, X, Y, *, fresh):
+        """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
+        import torch
+
+        from .training.dead import DeadFeatures
+        from .training.loop import Trainer
+        from .training.rows import Views
+        from .training.start import fresh_weights
+
+        where = self._device(X)
+        dtype = torch.float64 if "float64" in str(X.dtype) else torch.float32
+        rng = check_random_state(self.random_state)
+        p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
+        self._k = k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
+        if fresh:
+            units = self._set_units(X, Y, p, rng)
+            weights = fresh_weights(
+                units.sample_in,
+                units.sample_out,
+                components=self._given_components(units.sample_out, p, rng),
+                init=self.init,
+                n_components=p,
+                k=k,
+                input_mean=None if Y is X else units.mean_in / self.encoder_scale_,
+                mean=units.mean_out / self.scale_,
+                rng=rng,
+                dtype=dtype,
+                device=where,
+                **self._parts(),
+            )
+            self.n_steps_ = self.n_iter_ = 0
+            self.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
+        else:
+            weights = self._fitted_weights(dtype, where)
+        dead_after = 256 * p / (k or max(1, p // 10)) if self.dead_after == "auto" else self.dead_after
+        dead = DeadFeatures(p, dead_after, where)
+        if not fresh:
+            dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
+        trainer = Trainer(weights, self._loss(p, Y.shape[1], k), dead, learning_rate=self._peak_rate(p))
+        return trainer, Views(X, Y, self.encoder_scale_, self.scale_, dtype, where), rng
+
+    def _set_units(self, X, Y, n_components, rng):
+        from .training.rows import measure_units
+
+        units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, n_components), center=self.center, rng=rng)
+        if units.scale_out == 0:
+            warnings.warn(
+                "every row to reconstruct is the same: there is no variance to explain, and the atoms are arbitrary.",
+                UserWarning,
+                stacklevel=5,
+            )
+        self.scale_, self.encoder_scale_ = units.scale_out or 1.0, units.scale_in or 1.0
+        return units
+
+    def _given_components(self, sample, n_components, rng):
+        if isinstance(self.init, str):
+            return None
+        given = self.init(sample, n_components, rng) if callable(self.init) else self.init
+        return check_initial_components(given, n_components, sample.shape[1])
+
+    def _peak_rate(self, n_components):
+        if self.learning_rate == "auto":
+            return min(self._LARGEST_RATE, self._RATE / math.sqrt(n_components))
+        return float(self.learning_rate)
+
+    def _device(self, X):
+        import torch
+
+        if self.device is not None:
+            return torch.device(self.device)
+        where = device(X)
+        if isinstance(where, torch.device):
+            return where
+        return torch.device("cuda", where.id) if "cupy" in array_namespace(X).__name__ else torch.device("cpu")
+
+    def _train(self, trainer, views, n_rows, X, y, rng):
+        """Minibatch steps with callbacks; one iteration is a pass over the rows, or 100 steps of a longer one."""
+        from .training.loop import schedule
+        from .training.rows import batch_order, steps_per_pass
+
+        batch_size = max(32, min(1024, n_rows // 16)) if self.batch_size == "auto" else self.batch_size
+        a_pass = steps_per_pass(n_rows, batch_size)
+        total = self.max_iter * a_pass if self.max_steps is None else self.max_steps
+        block = min(a_pass, STEPS_PER_ITERATION)
+        starts = range(0, total, block)
+        batches = batch_order(n_rows, batch_size, rng)
+        context = self._init_callback_context(max_subtasks=len(starts))
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        patience = _Patience(self.tol)
+        for start in starts:
+            iteration = context.subcontext(task_name="iteration")
+            iteration.call_on_fit_task_begin(estimator=self)
+            steps = range(start, min(total, start + block))
+            values = [trainer.step(*views.take(np.sort(next(batches))), schedule(i, total)) for i in steps]
+            self._record(trainer, values, trainer.learning_rate * schedule(steps[-1], total))
+            stop = iteration.call_on_fit_task_end(
+                estimator=self,
+                metadata={name: series[-1] for name, series in self.history_.items()},
+                reconstruction_attributes=lambda: self._fitted_attributes(trainer, X),
+            )
+            if stop or patience.exhausted(self.history_["loss"][-1]):
+                break
+        self.n_iter_ += math.ceil(trainer.n_steps / a_pass)
+        context.call_on_fit_task_end(
+            estimator=self, reconstruction_attributes=lambda: self._fitted_attributes(trainer, X)
+        )
+
+    def _record(self, trainer, values, rate):
+        loss, error, variance = np.mean(values, axis=0)
+        self.n_steps_ += len(values)
+        entry = (self.n_steps_, loss, error / variance if variance > 0 else 0.0, rate, int(trainer.dead.mask().sum()))
+        for series, value in zip(self.history_.values(), entry, strict=True):
+            series.append(value if isinstance(value, int) else float(value))
+
+    # ---- between fitted attributes and weights
+
+    def _fitted_attributes(self, trainer, like):
+        """Fitted arrays in the namespace and on the device of ``like``, in the units of the data."""
+        weights = trainer.weights.clone()
+        rows, gain = weights.encoder_rows()
+        encoder = rows if gain is None else rows * gain
+        single = weights.input_mean is None
+        arrays = {
+            "components_": weights.components,
+            "mean_": weights.mean * self.scale_,
+            "encoder_components_": encoder.clone(),
+            "encoder_bias_": weights.bias,
+            "encoder_mean_": (weights.mean if single else weights.input_mean) * self.encoder_scale_,
+            "n_activations_": trainer.dead.activations.clone(),
+        }
+        if weights.head is not None:
+            arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
+        attributes = {name: from_torch(tensor, like) for name, tensor in arrays.items()}
+        for name in ("encoder_gain", "importance_gain", "threshold"):
+            value = getattr(weights, name)
+            if value is not None:
+                attributes[f"{name}_"] = float(value)
+        return attributes
+
+    def _store(self, trainer, like):
+        for name, value in self._fitted_attributes(trainer, like).items():
+            setattr(self, name, value)
+
+    def _fitted_weights(self, dtype, where):
+        """The weights that the fitted attributes came from."""
+        import torch
+
+        from .training.weights import Weights
+
+        def tensor(values):
+            return torch.as_tensor(np.array(to_numpy(values), dtype=np.float64)).to(where, dtype)
+
+        optional = {
+            name: tensor(getattr(self, f"{name}_"))
+            for name in ("encoder_gain", "importance_gain", "threshold")
+            if hasattr(self, f"{name}_")
+        }
+        if hasattr(self, "coef_components_"):
+            optional |= {"head": tensor(self.coef_components_), "head_bias": tensor(self.coef_bias_)}
+        return Weights(
+            components=tensor(self.components_),
+            mean=tensor(self.mean_) / self.scale_,
+            bias=tensor(self.encoder_bias_),
+            encoder=None if "encoder_gain" in optional else tensor(self.encoder_components_),
+            input_mean=None if self.target == "X" else tensor(self.encoder_mean_) / self.encoder_scale_,
+            **optional,
+        )
+
+    # ---- coding
+
+    def _scores(self, X):
+        """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
+        inputs = (X - self.encoder_mean_) / self.encoder_scale_
+        return inputs, inputs @ self.encoder_components_.T + self.encoder_bias_
+
+    @available_if(_second_view)
+    def predict(self, X):
+        """Reconstruct y from X alone: ``inverse_transform(transform(X))``.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : array of shape (n_samples, n_targets)
+        """
+        X = self._validate_fitted(X, "predict")
+        return self._decode(X, self._chunks(X, None))
+
+    @available_if(_second_view)
+    def project(self, X, y):
+        """Codes with y known: y projected on the atoms that X selects (the paper's projection, an oracle).
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets)
+
+        Returns
+        -------
+        codes : array or CSR of shape (n_samples, n_components)
+        """
+        X, Y = self._validate_pair(X, y, "project")
+        return self._assemble(X, self._chunks(X, Y))
+
+    @available_if(_second_view)
+    def score_projection(self, X, y):
+        """Explained variance of y by its projection on the atoms that X selects: an upper bound, not a prediction.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets)
+
+        Returns
+        -------
+        score : float
+        """
+        X, Y = self._validate_pair(X, y, "score_projection")
+        return self._explained(Y, self._chunks(X, Y))
+
+    def score(self, X, y=None):
+        """Share of variance explained: of X by its reconstruction, or with ``target="y"`` of y by ``predict(X)``.
+
+        ``1 - sum ||y - y_hat||^2 / sum ||y - mean(y)||^2`` with the mean of the scored rows (variance-weighted R^2). A
+        larger ``n_components`` or ``n_nonzero_coefs`` always scores higher: to choose them, search by a downstream
+        score, or by one that charges for active features.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples, n_targets), default=None
+            Ignored with ``target="X"``.
+
+        Returns
+        -------
+        score : float
+            NaN with a warning for a single row.
+        """
+        if self.target == "X":
+            return super().score(X)
+        X, Y = self._validate_pair(X, y, "score")
+        return self._explained(Y, self._chunks(X, None))
+
+    def _validate_pair(self, X, y, method):
+        X = self._validate_fitted(X, method)
+        Y = validate_second_view(self, X, y)
+        if Y.shape[1] != self.components_.shape[1]:
+            raise ValueError(
+                f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
+            )
+        return X, Y
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if self.target == "y":
+            tags.target_tags.required = True
+            tags.target_tags.multi_output = True
+        return tags
+
+
+class _Patience:
+    """Stop after five iterations in a row that do not lower the best loss by ``tol`` of itself; tol=0 never stops."""
+
+    def __init__(self, tol, n_iter_no_change=5):
+        self.tol, self.limit = tol, n_iter_no_change
+        self.best, self.waited = math.inf, 0
+
+    def exhausted(self, loss):
+        """Whether the loss has stopped falling, told the newest one."""
+        if loss < self.best * (1 - self.tol):
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return self.tol > 0 and self.waited >= self.limit

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The projective dictionary as an estimator."""
+
+from functools import partial
+from numbers import Integral, Real
+from typing import ClassVar
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._array import array_namespace
+from ._neural import _CONSTRAINTS, _NeuralDictionary
+from ._validation import check_projective_options, resolve_prefixes
+from .solvers.penalties import SCORE_FREE
+from .solvers.refine import choose_support, weights_of
+from .solvers.ridge import project, sampled_products
+
+
+class ProjectiveDictionaryLearning(_NeuralDictionary):
+    """Projective dictionary: features picked by an encoder, coefficients solved (Sklar, 2024).
+
+    Minimises, over unit-norm atoms f_j, encoder rows E_j, biases b_j and the centre mu, the mean over rows x of
+    ``|| y - y_hat ||^2`` plus what trains the encoder, with y = x - mu and::
+
+        e = E (x - mu) + b ,   S = the k largest positive scores
+        beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2 ,   lambda_j = alpha phi(e_j)
+        y_hat = sum_{j in S} beta_j f_j
+
+    so the additive decoder of a sparse autoencoder is replaced by the projection of the target on the span of the selected
+    atoms (exact, lambda = 0), or by ridge regression with a penalty for each feature that falls with its score. Data are
+    scaled inside so that the mean centred row has norm 1: learning rates, penalties and quotas mean the same in every
+    unit.
+
+    Parameters
+    ----------
+    n_components : int, default=None
+        Number of atoms p. None: 8 times the number of target columns.
+    n_nonzero_coefs : int, "auto" or None, default="auto"
+        Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score.
+        Clipped to ``n_components`` with one warning.
+    tied : bool, default=False
+        The encoder is the dictionary times one learned gain.
+    target : {"X", "y"}, default="X"
+        What is reconstructed. "X": y is ignored everywhere. "y": a second view; X selects the atoms, y is projected
+        (a transcoder).
+    penalty : {"exact", "ridge", "inverse_square", "softplus"} or callable, default="exact"
+        "exact": none, the minimum-norm least squares. "ridge": phi = 1. "inverse_square": phi = e^-2. "softplus":
+        phi = 1 / log(1 + exp(e)). callable: maps an array of scores to precisions 1 / phi >= 0, finite at 0, with
+        operations that torch can differentiate. Score-dependent penalties see the scores times a learned gain.
+    alpha : float, default=1.0
+        Multiplies the penalty.
+    quota : {None, "normalize", "sum", "penalize"}, default=None
+        Keeps importance from racing upward where the penalty depends on the score. "normalize": selected scores are
+        rescaled to the root mean square ``quota_strength`` (default 3); "sum": penalties are rescaled to the mean
+        ``quota_strength`` (1/9); "penalize": ``quota_strength`` (1e-3) times the estimated effective dimension joins the
+        loss.
+    quota_strength : float, default=None
+        See quota.
+    selection : {"top_k", "budget", "threshold"}, default="top_k"
+        "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score above
+        a threshold learned at fit, k on average.
+    dimension_budget : float, default=None
+        Effective dimensions a row with ``selection="budget"``.
+    budget_measure : {"estimate", "exact"}, default="estimate"
+        The paper's sum 1 / (1 + lambda), an upper bound; or the exact effective dimension.
+    encoder_loss : {"coefficients", "penalty"}, default="coefficients"
+        "coefficients": scores regress the solved coefficients, ``|| relu(e_S) - stopgrad(beta_S) ||^2``, beside what
+        they learn through a score-dependent penalty. "penalty": through the penalty alone, as in the paper.
+    candidate_factor : float, default=1.0
+        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients.
+    n_refinements : int, default=0
+        Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with the
+        residual, solve, keep the k largest coefficients.
+    overlap_penalty : float, default=0.0
+        Weight of ``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over the selected atoms, with c = s / (1 + s), or 1 in exact mode.
+    prefix_sizes : sequence of int, default=None
+        Nested prefixes of the dictionary that are each projected by themselves in training; a prefix of m atoms selects
+        ``k sqrt(m / p)`` of them.
+    positive_code : bool, default=False
+        Coefficients by non-negative least squares on the support.
+    solver : {"cholesky", "cg"}, default="cholesky"
+        Direct, or batched conjugate gradients on the normal equations.
+    cg_max_iter : int, default=None
+        Conjugate-gradient steps at most. None: until converged.
+    predict_mode : {"regressed"}, default="regressed"
+        With ``target="y"``: codes are predicted from X by an affine map for each atom, trained beside the dictionary.
+    auxk_coef : float, default=1/32
+        Weight of AuxK on the projection's residual; 0 switches it off.
+    dead_after : float or "auto", default="auto"
+        Rows without firing that make a feature dead. "auto": 256 p / k.
+    init : {"data", "random", "svd"}, array of shape (n_components, n_targets) or callable, default="random"
+        Starting atoms. A callable gets ``(rows, n_components, random_state)`` with centred, scaled sample rows.
+    center : {"mean", "geometric_median"}, default="mean"
+        Where the centre starts; it is then trained.
+    learning_rate : float or "auto", default="auto"
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto": proportional to
+        ``1 / sqrt(n_components)``.
+    batch_size : int or "auto", default="auto"
+        Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
+    max_iter : int, default=20
+        Passes over the rows.
+    max_steps : int, default=None
+        Number of steps; wins over ``max_iter``.
+    tol : float, default=0.0
+        Stop after five iterations (passes, or blocks of 100 steps) in a row without a relative improvement of the
+        training loss by this much. 0: never.
+    warm_start : bool, default=False
+        Start a new ``fit`` from the fitted weights, centres and scale.
+    device : str or None, default=None
+        Where torch trains. None: where X is.
+    chunk_size : int or "auto", default="auto"
+        Rows whose atoms are gathered at once. "auto": a few megabytes of them.
+    sparse_output : bool, default=False
+        ``transform`` returns CSR (NumPy only).
+    random_state : int, RandomState instance or None, default=None
+        Fixes every bit of the result on one machine and thread count.
+
+    Attributes
+    ----------
+    components_ : array of shape (n_components, n_targets)
+        Unit-norm atoms.
+    mean_ : array of shape (n_targets,)
+        Centre of the target.
+    encoder_components_, encoder_bias_ : arrays of shape (n_components, n_features), (n_components,)
+        Scores are ``(X - encoder_mean_) / encoder_scale_ @ encoder_components_.T + encoder_bias_``.
+    encoder_mean_ : array of shape (n_features,)
+    scale_, encoder_scale_ : float
+        Mean norm of the centred rows of the target and of the input.
+    encoder_gain_, importance_gain_ : float
+        Gain of a tied encoder (contained in ``encoder_components_``); factor between scores and a score-dependent penalty.
+    threshold_ : float
+        Learned threshold of ``selection="threshold"``.
+    coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
+        With ``target="y"``: the maps that predict coefficients.
+    n_activations_ : int array of shape (n_components,)
+        Training rows in which each feature fired.
+    n_iter_, n_steps_ : int
+        Passes over the rows (or calls of ``partial_fit``) and minibatch steps.
+    history_ : dict of lists
+        "step", "loss", "fvu" (of the training batches), "learning_rate", "n_dead", one entry an iteration.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    See Also
+    --------
+    TopKDictionaryLearning : The additive decoder in the same frame.
+    MethodOfOptimalDirections : Classical dictionary learning, with a pursuit instead of an encoder.
+
+    References
+    ----------
+    Sklar (2024). Projective Dictionaries.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import ProjectiveDictionaryLearning
+    >>> X = load_digits().data
+    >>> model = ProjectiveDictionaryLearning(n_components=128, n_nonzero_coefs=6, random_state=0).fit(X)
+    >>> codes = model.transform(X)
+    >>> int((codes != 0).sum(axis=1).max())
+    6
+    """
+
+    _RATE: ClassVar[float] = 0.22
+    _LARGEST_RATE: ClassVar[float] = 0.02
+    _parameter_constraints: ClassVar[dict] = {
+        **_CONSTRAINTS,
+        "penalty": [StrOptions({"exact", "ridge", "inverse_square", "softplus"}), callable],
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "quota": [None, StrOptions({"normalize", "sum", "penalize"})],
+        "quota_strength": [None, Interval(Real, 0, None, closed="neither")],
+        "selection": [StrOptions({"top_k", "budget", "threshold"})],
+        "dimension_budget": [None, Interval(Real, 0, None, closed="neither")],
+        "budget_measure": [StrOptions({"estimate", "exact"})],
+        "encoder_loss": [StrOptions({"coefficients", "penalty"})],
+        "candidate_factor": [Interval(Real, 1, None, closed="left")],
+        "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "overlap_penalty": [Interval(Real, 0, None, closed="left")],
+        "prefix_sizes": [None, "array-like"],
+        "positive_code": ["boolean"],
+        "solver": [StrOptions({"cholesky", "cg"})],
+        "cg_max_iter": [None, Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        n_nonzero_coefs="auto",
+        tied=False,
+        target="X",
+        penalty="exact",
+        alpha=1.0,
+        quota=None,
+        quota_strength=None,
+        selection="top_k",
+        dimension_budget=None,
+        budget_measure="estimate",
+        encoder_loss="coefficients",
+        candidate_factor=1.0,
+        n_refinements=0,
+        overlap_penalty=0.0,
+        prefix_sizes=None,
+        positive_code=False,
+        solver="cholesky",
+        cg_max_iter=None,
+        predict_mode="regressed",
+        auxk_coef=1 / 32,
+        dead_after="auto",
+        init="random",
+        center="mean",
+        learning_rate="auto",
+        batch_size="auto",
+        max_iter=20,
+        max_steps=None,
+        tol=0.0,
+        warm_start=False,
+        device=None,
+        chunk_size="auto",
+        sparse_output=False,
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.n_nonzero_coefs = n_nonzero_coefs
+        self.tied = tied
+        self.target = target
+        self.penalty = penalty
+        self.alpha = alpha
+        self.quota = quota
+        self.quota_strength = quota_strength
+        self.selection = selection
+        self.dimension_budget = dimension_budget
+        self.budget_measure = budget_measure
+        self.encoder_loss = encoder_loss
+        self.candidate_factor = candidate_factor
+        self.n_refinements = n_refinements
+        self.overlap_penalty = overlap_penalty
+        self.prefix_sizes = prefix_sizes
+        self.positive_code = positive_code
+        self.solver = solver
+        self.cg_max_iter = cg_max_iter
+        self.predict_mode = predict_mode
+        self.auxk_coef = auxk_coef
+        self.dead_after = dead_after
+        self.init = init
+        self.center = center
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.max_steps = max_steps
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.chunk_size = chunk_size
+        self.sparse_output = sparse_output
+        self.random_state = random_state
+
+    def _check_options(self, n_features, n_targets):
+        check_projective_options(self, n_features=n_features, n_targets=n_targets)
+
+    def _loss(self, n_components, n_targets, k):
+        from .training.losses import projective_loss
+
+        return partial(
+            projective_loss,
+            coding=self._coding(k),
+            encoder_loss=self.encoder_loss,
+            overlap_penalty=self.overlap_penalty,
+            prefixes=resolve_prefixes(self.prefix_sizes, n_components, k),
+            auxk=max(1, n_targets // 2),
+            auxk_coef=self.auxk_coef,
+        )
+
+    def _parts(self):
+        return {
+            "tied": self.tied,
+            "importance": not (isinstance(self.penalty, str) and self.penalty in SCORE_FREE),
+            "head": self.target == "y",
+            "threshold": self.selection == "threshold",
+        }
+
+    def _coding(self, k):
+        """Keywords of :func:`choose_support`: the one description of the coder, at fit and at transform."""
+        return {
+            "k": k,
+            "selection": self.selection,
+            "dimension_budget": self.dimension_budget,
+            "budget_measure": self.budget_measure,
+            "candidate_factor": self.candidate_factor,
+            "n_refinements": self.n_refinements,
+            "positive_code": self.positive_code,
+            "penalty": {
+                "penalty": self.penalty,
+                "alpha": self.alpha,
+                "quota": self.quota,
+                "quota_strength": self.quota_strength,
+            },
+            "solve": {
+                "exact": self.penalty == "exact",
+                "solver": self.solver,
+                "cg_max_iter": self.cg_max_iter,
+                "chunk_size": self.chunk_size,
+                "ragged": k is None or self.selection != "top_k",
+            },
+        }
+
+    def _code(self, X, Y):
+        inputs, scores = self._scores(X)
+        scores = scores * getattr(self, "importance_gain_", 1.0)
+        coding = self._coding(self._k)
+        threshold = getattr(self, "threshold_", 0.0)
+        xp = array_namespace(scores)
+        if self.target == "X":
+            Y = X
+        target = None if Y is None else (Y - self.mean_) / self.scale_
+        support = choose_support(scores, target, self.components_, threshold=threshold, **coding)
+        if Y is None:
+            bias = xp.reshape(xp.take(self.coef_bias_, xp.reshape(support.indices, (-1,))), support.indices.shape)
+            coefs = sampled_products(self.coef_components_, support.indices, inputs, chunk_size=self.chunk_size) + bias
+            coefs = xp.where(support.active, coefs, xp.zeros_like(coefs))
+        else:
+            weights = weights_of(support, **coding["penalty"])
+            coefs = project(target, self.components_, support.indices, weights, **coding["solve"]).coefs
+        return support.indices, coefs * self.scale_

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""TopK sparse autoencoder as an estimator: the additive baseline in the projective dictionary's frame."""
+
+from functools import partial
+from typing import ClassVar
+
+from ._array import array_namespace
+from ._neural import _CONSTRAINTS, _NeuralDictionary
+from .solvers.ridge import project
+from .solvers.select import select
+
+
+class TopKDictionaryLearning(_NeuralDictionary):
+    """TopK sparse autoencoder (Gao et al., 2024).
+
+    Minimises, over unit-norm atoms f_j, encoder rows E_j, biases b_j and the centre mu, the mean over rows x of::
+
+        || x - mu - sum_{j in S} relu(e_j) f_j ||^2 ,   e = E (x - mu) + b ,   S = the k largest scores
+
+    plus AuxK, which lets dead features reconstruct what the live ones leave over. Data are scaled inside so that the
+    mean centred row has norm 1: learning rates mean the same in every unit.
+
+    Parameters
+    ----------
+    n_components : int, default=None
+        Number of atoms p. None: 8 times the number of target columns.
+    n_nonzero_coefs : int, "auto" or None, default="auto"
+        Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score
+        (a ReLU autoencoder without sparsity penalty). Clipped to ``n_components`` with one warning.
+    tied : bool, default=False
+        The encoder is the dictionary times one learned gain.
+    target : {"X", "y"}, default="X"
+        What is reconstructed. "X": y is ignored everywhere. "y": a second view; X predicts y (a transcoder).
+    predict_mode : {"regressed"}, default="regressed"
+        How codes are predicted from X with ``target="y"``; here always by the encoder.
+    auxk_coef : float, default=1/32
+        Weight of AuxK; 0 switches it off.
+    dead_after : float or "auto", default="auto"
+        Rows without firing that make a feature dead. "auto": 256 p / k.
+    init : {"data", "random", "svd"}, array of shape (n_components, n_targets) or callable, default="random"
+        Starting atoms. A callable gets ``(rows, n_components, random_state)`` with centred, scaled sample rows.
+    center : {"mean", "geometric_median"}, default="mean"
+        Where the centre starts; it is then trained.
+    learning_rate : float or "auto", default="auto"
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto": proportional to
+        ``1 / sqrt(n_components)``.
+    batch_size : int or "auto", default="auto"
+        Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
+    max_iter : int, default=20
+        Passes over the rows.
+    max_steps : int, default=None
+        Number of steps; wins over ``max_iter``.
+    tol : float, default=0.0
+        Stop after five iterations (passes, or blocks of 100 steps) in a row without a relative improvement of the
+        training loss by this much. 0: never.
+    warm_start : bool, default=False
+        Start a new ``fit`` from the fitted weights, centres and scale.
+    device : str or None, default=None
+        Where torch trains. None: where X is.
+    chunk_size : int or "auto", default="auto"
+        Rows whose atoms are gathered at once. "auto": a few megabytes of them.
+    sparse_output : bool, default=False
+        ``transform`` returns CSR (NumPy only).
+    random_state : int, RandomState instance or None, default=None
+        Fixes every bit of the result on one machine and thread count.
+
+    Attributes
+    ----------
+    components_ : array of shape (n_components, n_targets)
+        Unit-norm atoms.
+    mean_ : array of shape (n_targets,)
+        Centre of the target.
+    encoder_components_, encoder_bias_ : arrays of shape (n_components, n_features), (n_components,)
+        Scores are ``(X - encoder_mean_) / encoder_scale_ @ encoder_components_.T + encoder_bias_``.
+    encoder_mean_ : array of shape (n_features,)
+    scale_, encoder_scale_ : float
+        Mean norm of the centred rows of the target and of the input.
+    n_activations_ : int array of shape (n_components,)
+        Training rows in which each feature fired.
+    n_iter_, n_steps_ : int
+        Passes over the rows (or calls of ``partial_fit``) and minibatch steps.
+    history_ : dict of lists
+        "step", "loss", "fvu" (of the training batches), "learning_rate", "n_dead", one entry an iteration.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    References
+    ----------
+    Gao et al. (2024). Scaling and evaluating sparse autoencoders. arXiv:2406.04093.
+    Makhzani and Frey (2013). k-Sparse autoencoders. arXiv:1312.5663.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import TopKDictionaryLearning
+    >>> X = load_digits().data
+    >>> model = TopKDictionaryLearning(n_components=128, n_nonzero_coefs=6, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 128)
+    """
+
+    _RATE: ClassVar[float] = 0.22
+    _LARGEST_RATE: ClassVar[float] = 0.02
+    _parameter_constraints: ClassVar[dict] = _CONSTRAINTS
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        n_nonzero_coefs="auto",
+        tied=False,
+        target="X",
+        predict_mode="regressed",
+        auxk_coef=1 / 32,
+        dead_after="auto",
+        init="random",
+        center="mean",
+        learning_rate="auto",
+        batch_size="auto",
+        max_iter=20,
+        max_steps=None,
+        tol=0.0,
+        warm_start=False,
+        device=None,
+        chunk_size="auto",
+        sparse_output=False,
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.n_nonzero_coefs = n_nonzero_coefs
+        self.tied = tied
+        self.target = target
+        self.predict_mode = predict_mode
+        self.auxk_coef = auxk_coef
+        self.dead_after = dead_after
+        self.init = init
+        self.center = center
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.max_steps = max_steps
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.chunk_size = chunk_size
+        self.sparse_output = sparse_output
+        self.random_state = random_state
+
+    def _loss(self, n_components, n_targets, k):
+        from .training.losses import topk_loss
+
+        return partial(topk_loss, k=k, auxk=max(1, n_targets // 2), auxk_coef=self.auxk_coef)
+
+    def _parts(self):
+        return {"tied": self.tied, "importance": False, "head": False, "threshold": False}
+
+    def _code(self, X, Y):
+        _, scores = self._scores(X)
+        support = select(scores, self._k)
+        xp = array_namespace(scores)
+        if Y is None:
+            coefs = xp.where(support.active, support.scores, xp.zeros_like(support.scores))
+        else:
+            target = (Y - self.mean_) / self.scale_
+            active = xp.astype(support.active, scores.dtype)
+            options = {"exact": True, "chunk_size": self.chunk_size, "ragged": self._k is None}
+            coefs = project(target, self.components_, support.indices, active, **options).coefs
+        return support.indices, coefs * self.scale_

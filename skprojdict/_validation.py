@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Checks that involve two arguments, or an argument and the data. Their messages live here."""
+
+import math
+import warnings
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+
+from ._array import (
+    array_namespace,
+    get_namespace_and_device,
+    is_numpy_namespace,
+    move_to,
+    slabs,
+    supported_float_dtypes,
+    to_numpy,
+)
+
+def validate_rows(estimator, X, *, reset, min_samples=1):
+    """Validate X without copying memory maps or half-precision data.
+
+    Floating dtypes are kept, float16 included (NumPy); others become the widest float of the namespace.
+
+    Returns
+    -------
+    X : array of shape (n_samples, n_features)
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, naming the first bad row; for other columns than at fit; as scikit-learn otherwise.
+    """
+    X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
+    check_finite(X, "X")
+    return X
+
+
+def validate_second_view(estimator, X, y):
+    """Validate the second view y against validated rows X: float (n_samples, n_targets) where X is.
+
+    A 1-d y becomes one column. ``reset=False`` checks of the number of targets are the caller's.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} with target='y' requires y to be passed, but the target y is None. Pass the "
+            "array to reconstruct as y, or set target='X'."
+        )
+    xp, _, device = get_namespace_and_device(X)
+    own, _, own_device = get_namespace_and_device(y)
+    if hasattr(y, "dtype") and (own is not xp or own_device != device):
+        y = move_to(y, xp=xp, device=device)
+    y = check_array(y, ensure_2d=False, input_name="y", estimator=estimator, **_array_options(y, 1))
+    check_consistent_length(X, y)
+    if y.ndim == 1:
+        y = xp.reshape(y, (-1, 1))
+    if y.ndim != 2:
+        raise ValueError(f"y must have 1 or 2 dimensions with target='y', got an array of shape {tuple(y.shape)}")
+    check_finite(y, "y")
+    return y
+
+
+def _array_options(X, min_samples):
+    xp, _, device = get_namespace_and_device(X)
+    dtypes = [*supported_float_dtypes(xp, device=device)]
+    if is_numpy_namespace(xp):
+        dtypes = [np.float64, np.float32, np.float16]
+    return {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_samples}
+
+
+def check_finite(X, name):
+    """Raise a ValueError that names the first row with NaN or infinity."""
+    xp = array_namespace(X)
+    for rows in slabs(X):
+        good = xp.all(xp.isfinite(X[rows, ...]), axis=1)
+        if not bool(xp.all(good)):
+            first = rows.start + int(np.argmin(to_numpy(good)))
+            bad = np.count_nonzero(~to_numpy(good))
+            raise ValueError(
+                f"Input {name} contains NaN or infinity: the first such row is {first} ({bad} in rows {rows.start} to "
+                f"{rows.stop - 1}). Drop or impute these rows; values beyond the range of {X.dtype} count as infinity."
+            )
+
+
+def resolve_n_components(n_components, n_targets):
+    """Number of atoms: 8 times the number of target columns unless given."""
+    return 8 * n_targets if n_components is None else int(n_components)
+
+
+def resolve_n_nonzero(n_nonzero_coefs, n_components, n_targets):
+    """Number of atoms a row at most; None stays None (every positive score).
+
+    "auto" is a tenth of the target columns, at least 1 and at most ``n_components``. A number larger than
+    ``n_components`` is clipped, with one warning.
+    """
+    if n_nonzero_coefs is None:
+        return None
+    if isinstance(n_nonzero_coefs, str):
+        return min(n_components, max(1, n_targets // 10))
+    if n_nonzero_coefs > n_components:
+        warnings.warn(
+            f"n_nonzero_coefs={n_nonzero_coefs} is larger than n_components={n_components}: every row uses at most "
+            f"{n_components} atoms. Lower n_nonzero_coefs or raise n_components to silence this.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return n_components
+    return int(n_nonzero_coefs)
+
+
+def check_projective_options(est, *, n_features, n_targets):
+    """Refuse combinations of a projective dictionary's parameters that cannot mean anything."""
+    score_free = est.penalty in ("exact", "ridge") if isinstance(est.penalty, str) else False
+    if est.quota is not None and score_free:
+        raise ValueError(
+            f"quota={est.quota!r} limits importance scores, but penalty={est.penalty!r} does not use them. Set quota=None "
+            "or a penalty that depends on the score, such as 'inverse_square'."
+        )
+    if est.selection == "budget":
+        if est.penalty == "exact":
+            raise ValueError(
+                "selection='budget' counts effective dimensions, which are all 1 with penalty='exact'. Use "
+                "selection='top_k' (n_nonzero_coefs is the budget), or another penalty."
+            )
+        if est.dimension_budget is None:
+            raise ValueError("selection='budget' needs dimension_budget, a positive number; got None.")
+    if est.selection == "threshold" and est.n_nonzero_coefs is None:
+        raise ValueError(
+            "selection='threshold' learns the threshold that n_nonzero_coefs atoms a row exceed on average; got "
+            "n_nonzero_coefs=None. Give a number or 'auto'."
+        )
+    if est.encoder_loss == "penalty" and score_free and not est.tied:
+        raise ValueError(
+            f"encoder_loss='penalty' trains the encoder through the penalty, but penalty={est.penalty!r} passes it no "
+            "gradient: an untied encoder would never move. Use encoder_loss='coefficients', tied=True, or a penalty that "
+            "depends on the score."
+        )
+    if est.tied and n_features != n_targets:
+        raise ValueError(
+            f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and {n_targets}. "
+            "Set tied=False."
+        )
+
+
+def resolve_prefixes(prefix_sizes, n_components, k):
+    """Nested prefixes of the dictionary as (size, atoms a row), the whole dictionary last.
+
+    A prefix of m of p atoms selects ``k sqrt(m / p)`` atoms a row, at least 1.
+    """
+    whole = [(n_components, k)]
+    if prefix_sizes is None:
+        return whole
+    sizes = list(prefix_sizes)
+    ordered = all(isinstance(m, Integral) and m >= 1 for m in sizes) and sizes == sorted(set(sizes))
+    if not ordered or (sizes and sizes[-1] > n_components):
+        raise ValueError(
+            "prefix_sizes must be increasing positive whole numbers, none above the number of atoms "
+            f"({n_components}); got {prefix_sizes!r}."
+        )
+    sizes = [int(m) for m in sizes if m < n_components]
+    return [(m, None if k is None else min(m, max(1, round(k * math.sqrt(m / n_components))))) for m in sizes] + whole
+
+
+def check_initial_components(components, n_components, n_targets):
+    """Validate the result of ``init`` when it is an array or callable; rows of norm 0 are refused."""
+    components = np.asarray(to_numpy(components), dtype=np.float64)
+    if components.shape != (n_components, n_targets):
+        raise ValueError(
+            f"init must give an array of shape (n_components, n_targets) = {(n_components, n_targets)}, got shape "
+            f"{components.shape}."
+        )
+    norms = np.linalg.norm(components, axis=1)
+    if not np.all(np.isfinite(norms)) or np.any(norms == 0):
+        row = int(np.argmin(np.isfinite(norms) & (norms > 0)))
+        raise ValueError(f"init must give finite atoms of positive norm; row {row} has norm {norms[row]}.")
+    return components / norms[:, None]
+
+
+def check_sparse_output(X):
+    """CSR codes exist for NumPy only."""
+    if not is_numpy_namespace(array_namespace(X)):
+        raise TypeError(
+            f"sparse_output=True needs NumPy input, got an array of {array_namespace(X).__name__}: other namespaces have no "
+            "CSR arrays. Set sparse_output=False."
+        )

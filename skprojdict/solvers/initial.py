@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starting points: atoms and encoder before training. NumPy in, NumPy out; drawn from ``random_state`` alone."""
+
+import numpy as np
+
+
+def initial_components(init, sample, n_components, rng):
+    """Unit-norm starting atoms.
+
+    Parameters
+    ----------
+    init : {"data", "random", "svd"}
+        "data": distinct rows of the sample, then random combinations of rows where there are too few. "random":
+        directions uniform on the sphere. "svd": right singular vectors of the sample, then as "data".
+    sample : ndarray of shape (n, d)
+        Centred rows.
+    n_components : int
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    components : ndarray of shape (n_components, d), float64
+    """
+    sample = np.asarray(sample, dtype=np.float64)
+    d = sample.shape[1]
+    if init == "random":
+        return _unit(rng.standard_normal((n_components, d)), rng)
+    parts = []
+    missing = n_components
+    if init == "svd":
+        covariance = sample.T @ sample
+        parts.append(np.linalg.eigh(covariance)[1].T[::-1][:missing])
+        missing -= parts[0].shape[0]
+    if missing:
+        norms = np.linalg.norm(sample, axis=1)
+        live = np.flatnonzero(norms > 1e-6 * norms.max(initial=0.0))
+        chosen = rng.permutation(live)[:missing]
+        parts.append(sample[chosen])
+        missing -= chosen.shape[0]
+    if missing:
+        few = sample[rng.permutation(sample.shape[0])[:256]]
+        parts.append(rng.standard_normal((missing, few.shape[0])) @ few)
+    return _unit(np.concatenate(parts), rng)
+
+
+def _unit(rows, rng):
+    """Rows scaled to norm 1; a row of zeros becomes a random direction."""
+    norms = np.linalg.norm(rows, axis=1)
+    empty = norms <= 1e-12 * max(norms.max(initial=0.0), 1e-300)
+    if empty.any():
+        rows[empty] = rng.standard_normal((int(empty.sum()), rows.shape[1]))
+        norms = np.linalg.norm(rows, axis=1)
+    return rows / norms[:, None]
+
+
+def geometric_median(sample, *, max_iter=100, tol=1e-6):
+    """Point of least summed distance to the rows, by Weiszfeld's iteration.
+
+    Minimises ``sum_i || x_i - m ||`` over m (d,).
+    """
+    sample = np.asarray(sample, dtype=np.float64)
+    median = sample.mean(axis=0)
+    for _ in range(max_iter):
+        distance = np.linalg.norm(sample - median, axis=1)
+        weight = 1.0 / np.maximum(distance, 1e-12 * max(distance.max(), 1e-300))
+        update = weight @ sample / weight.sum()
+        moved = np.linalg.norm(update - median)
+        median = update
+        if moved <= tol * max(distance.mean(), 1e-300):
+            break
+    return median
+
+
+def linear_map(inputs, targets, *, ridge=1e-3):
+    """``W`` (d, m) that minimises ``|| targets - inputs W^T ||^2 + r || W ||^2``, r relative to the inputs' variance."""
+    inputs, targets = np.asarray(inputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    covariance = inputs.T @ inputs
+    scale = np.trace(covariance) / covariance.shape[0]
+    shifted = covariance + (ridge * scale if scale > 0 else 1.0) * np.eye(covariance.shape[0])
+    return np.linalg.solve(shifted, inputs.T @ targets).T

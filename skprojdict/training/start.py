@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Weights to start from, made of a sample of the data."""
+
+import numpy as np
+import torch
+
+from ..solvers.initial import initial_components, linear_map
+from .weights import Weights, calibrate_importance
+
+
+def fresh_weights(
+    inputs,
+    targets,
+    *,
+    components,
+    init,
+    n_components,
+    k,
+    tied,
+    input_mean,
+    importance,
+    head,
+    threshold,
+    mean,
+    rng,
+    dtype,
+    device,
+):
+    """Weights at the start of training.
+
+    The encoder starts at the decoder's transpose; with two views, at that of the linear map that predicts the target
+    from the input.
+
+    Parameters
+    ----------
+    inputs, targets : ndarray of shape (n, m), (n, d)
+        Sample rows in training units, centred.
+    components : ndarray of shape (p, d) or None
+        Given starting atoms; None: by ``init``.
+    mean : ndarray of shape (d,)
+        Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
+    input_mean : ndarray of shape (m,) or None
+        The same of a second view's input; None: one view.
+    importance, head, threshold : bool
+        Which optional parts the form has.
+    """
+    if components is None:
+        components = initial_components(init, targets, n_components, rng)
+
+    def tensor(values):
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)).to(device, dtype)
+
+    encoder = components @ linear_map(inputs, targets) if input_mean is not None else components
+    p = components.shape[0]
+    weights = Weights(
+        components=tensor(components),
+        mean=tensor(mean),
+        bias=torch.zeros(p, dtype=dtype, device=device),
+        encoder=None if tied else tensor(encoder),
+        encoder_gain=torch.ones((), dtype=dtype, device=device) if tied else None,
+        input_mean=None if input_mean is None else tensor(input_mean),
+        head=tensor(encoder) if head else None,
+        head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,
+        threshold=torch.zeros((), dtype=dtype, device=device) if threshold else None,
+    )
+    if importance:
+        gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))
+        weights.importance_gain = torch.full((), gain, dtype=dtype, device=device)
+    return weights
