@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Coding and dictionary step in turn: what the method of optimal directions does with a batch or a pass."""
+
+import dataclasses
+from typing import Any
+
+from skprojdict._array import array_namespace, device
+from skprojdict.solvers.ksvd import update_atoms
+from skprojdict.solvers.mod import (
+    StreamingStatistics,
+    code_residual,
+    code_statistics,
+    count_uses,
+    replace_atoms,
+    solve_dictionary,
+    worst_rows,
+)
+from skprojdict.solvers.omp import orthogonal_matching_pursuit
+
+# Uses of the average atom before the rare ones are judged; with a bound of a thirtieth, three uses out of ninety as
+# in the code of the K-SVD paper.
+WINDOW_USES = 90
+# The first codes come from an untrained dictionary: for three batches it moves halfway only.
+CAREFUL_STEPS, CAREFUL_RIDGE, RIDGE, FULL_RIDGE = 3, 1.0, 1e-3, 1e-7
+
+
+@dataclasses.dataclass
+class DictionaryLearner:
+    """Alternates between sparse codes at fixed atoms and atoms at fixed codes.
+
+    Rows are centred and scaled. ``step`` takes one batch of a stream, ``full_pass`` all rows; both return the sums of
+    squares of the residual (before the atoms moved) and of the rows.
+    """
+
+    components: Any
+    k: int
+    coder: str = "ols"
+    tol: float | None = None
+    chunk_size: Any = "auto"
+    update: str = "mod"
+    forgetting: Any = "growing"
+    rows_a_pass: int | None = None
+    statistics: Any = None
+    n_activations: Any = None
+    n_resampled: int = 0
+    window_uses: Any = None
+    window_rows: int = 0
+
+    def __post_init__(self):
+        p, d = self.components.shape
+        xp = array_namespace(self.components)
+        counts = xp.zeros((p,), dtype=xp.int64, device=device(self.components))
+        if self.n_activations is None:
+            self.n_activations = counts
+        self.window_uses = 0 * counts
+        if self.statistics is None and self.update == "mod":
+            self.statistics = StreamingStatistics.zeros(p, d, self.components, self.forgetting, self.rows_a_pass)
+
+    def step(self, Y, *, replace=True):
+        """Code one batch, add its statistics to the fading ones, solve for the dictionary."""
+        codes, residual, sums = self._code(Y)
+        n_uses = int(array_namespace(Y).sum(codes.n_nonzero))
+        p = self.components.shape[0]
+        self.statistics.add(*code_statistics(codes.indices, codes.coefs, Y, p), Y.shape[0], n_uses)
+        ridge = CAREFUL_RIDGE if self.statistics.n_steps <= CAREFUL_STEPS else RIDGE
+        self.components, lengths = solve_dictionary(*self.statistics.total(), self.components, ridge)
+        self.statistics.rescale(lengths)
+        if replace:
+            self._replace(residual)
+        return sums
+
+    def end_pass(self):
+        """Tell the statistics that every row has been seen once more."""
+        self.statistics.end_epoch()
+
+    def full_pass(self, batches, *, replace=True):
+        """Code every batch with one dictionary, then solve for the next dictionary once."""
+        return (self._mod_pass if self.update == "mod" else self._ksvd_pass)(batches, replace)
+
+    def _mod_pass(self, batches, replace):
+        p = self.components.shape[0]
+        gram = cross = candidates = None
+        error = energy = 0.0
+        for Y in batches:
+            codes, residual, sums = self._code(Y)
+            error, energy = error + sums[0], energy + sums[1]
+            a, b = code_statistics(codes.indices, codes.coefs, Y, p)
+            gram, cross = (a, b) if gram is None else (gram + a, cross + b)
+            candidates = worst_rows(residual, p, candidates)
+        self.components, _ = solve_dictionary(gram, cross, self.components, FULL_RIDGE)
+        if replace:
+            self._replace(candidates)
+        return error, energy
+
+    def _ksvd_pass(self, batches, replace):
+        xp = array_namespace(self.components)
+        Y = xp.concat(list(batches), axis=0)
+        codes, residual, sums = self._code(Y)
+        exact = self.update == "ksvd"
+        self.components, _ = update_atoms(Y, codes.indices, codes.coefs, self.components, exact=exact)
+        if replace:
+            self._replace(residual)
+        return sums
+
+    def _code(self, Y):
+        xp = array_namespace(Y)
+        F = self.components
+        codes = orthogonal_matching_pursuit(Y, F, self.k, tol=self.tol, method=self.coder, chunk_size=self.chunk_size)
+        residual = code_residual(codes.indices, codes.coefs, Y, F)
+        uses = count_uses(codes.indices, codes.coefs, F.shape[0])
+        self.n_activations = self.n_activations + uses
+        self.window_uses = self.window_uses + uses
+        self.window_rows += Y.shape[0]
+        return codes, residual, (float(xp.sum(residual * residual)), float(xp.sum(Y * Y)))
+
+    def _replace(self, residual):
+        """Replace atoms once enough was seen to judge them: 90 uses of the average atom, or every row."""
+        xp = array_namespace(residual)
+        p = self.components.shape[0]
+        whole = self.rows_a_pass is not None and self.window_rows >= self.rows_a_pass
+        if not whole and int(xp.sum(self.window_uses)) < WINDOW_USES * p:
+            return
+        self.components, replaced = replace_atoms(self.components, self.window_uses, worst_rows(residual, p))
+        if self.statistics is not None:
+            self.statistics.clear(replaced)
+        self.n_activations = xp.where(replaced, 0 * self.n_activations, self.n_activations)
+        self.n_resampled += int(xp.sum(xp.astype(replaced, xp.int64)))
+        self.window_uses, self.window_rows = 0 * self.window_uses, 0
