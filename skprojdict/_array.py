@@ -22,9 +22,9 @@ __all__ = [
     "array_namespace",
     "asarray_like",
     "check_same_namespace",
-    "chunk_rows",
     "cho_solve",
     "cholesky",
+    "chunk_rows",
     "device",
     "from_torch",
     "gather_rows",
@@ -52,7 +52,7 @@ SLAB_BYTES = 32 * 2**20
 def top_k(values, k):
     """The k largest entries of each row, in descending order: ``(values, indices)``, both (n, k).
 
-    Ties go to the lower index with NumPy and array-api-strict; torch and CuPy do not promise which.
+    Which of several equal entries at the cut is taken depends on the library; array-api-strict takes the first.
     """
     xp = array_namespace(values)
     if is_torch_namespace(xp):
@@ -62,7 +62,7 @@ def top_k(values, k):
         return top.values, top.indices
     if (is_numpy_namespace(xp) or is_cupy_namespace(xp)) and k < values.shape[1]:
         part = xp.argpartition(-values, k - 1, axis=1)[:, :k]
-        # argpartition leaves the winners in any order: by index first, so that the stable sort settles ties.
+        # argpartition leaves the winners in any order: by index first, so that equal ones come in order of index.
         part = xp.sort(part, axis=1)
         order = xp.argsort(-xp.take_along_axis(values, part, axis=1), axis=1, stable=True)
         part = xp.take_along_axis(part, order, axis=1)

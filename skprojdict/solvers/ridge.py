@@ -100,6 +100,10 @@ def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
 
     def solve(X, w, y):
         xp = array_namespace(X)
+        # A precision beyond this adds nothing to a dimension, and keeps the identity above rounding in the factor.
+        most = 1 / (16 * X.shape[1] * float(xp.finfo(X.dtype).eps))
+        norms = xp.sum(X * X, axis=2)
+        w = xp.where(w * norms > most, most / xp.where(norms > 0, norms, xp.ones_like(norms)), w)
         factor = cholesky(scaled_gram(X, w))
         eye = xp.broadcast_to(xp.eye(X.shape[1], dtype=X.dtype, device=device(X)), factor.shape)
         half = xp.linalg.solve(factor, eye)
@@ -144,11 +148,12 @@ def map_rows(function, Y, components, indices, weights, *, chunk_size="auto", ra
     n, K = indices.shape
     row_bytes = K * components.shape[1] * xp.finfo(components.dtype).bits // 8
     if not ragged or n == 0:
+        chunks = chunk_rows(n, row_bytes, chunk_size, components) if n else (slice(0, 0),)
         parts = [
             function(
                 gather_rows(components, indices[rows, ...]), weights[rows, ...], None if Y is None else Y[rows, ...]
             )
-            for rows in chunk_rows(n, row_bytes, chunk_size, components)
+            for rows in chunks
         ]
         return tuple(part[0] if len(part) == 1 else xp.concat(part, axis=0) for part in zip(*parts, strict=True))
     return _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide)
@@ -166,13 +171,17 @@ def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes
     # The longest support that the primal system serves: rows beyond it go to the dual, in chunks of their own.
     boundary = int(xp.sum(xp.astype(sorted_lengths <= components.shape[1], xp.int64)))
     while start < n:
-        longest = max(1, int(sorted_lengths[start]))
-        rows = next(chunk_rows(n - start, max(1, row_bytes // K * longest), chunk_size, components))
+        shortest = max(1, int(sorted_lengths[start]))
+        rows = next(chunk_rows(n - start, max(1, row_bytes // K * shortest), chunk_size, components))
         stop = start + rows.stop
         if start < boundary < stop:
             stop = boundary
         # A chunk sized by its first row may hold longer ones; halve it until the budget of the longest holds.
-        while stop - start > 1 and int(sorted_lengths[stop - 1]) > 2 * longest:
+        while stop - start > 1:
+            longest = int(sorted_lengths[stop - 1])
+            fitting = next(chunk_rows(n - start, max(1, row_bytes // K * longest), chunk_size, components)).stop
+            if stop - start <= fitting and longest <= 2 * shortest:
+                break
             stop = start + (stop - start) // 2
         width = max(1, int(sorted_lengths[stop - 1]))
         chunk = order[start:stop]

@@ -50,7 +50,9 @@ def factorise(X, weights, *, exact, solver="cholesky", cg_max_iter=None):
     xp = array_namespace(weights)
     present = xp.astype(weights > 0, X.dtype)
     if solver == "cg":
-        return _conjugate_gradient_inverse(X * present[..., None] if exact else X, None if exact else weights, cg_max_iter)
+        if exact:
+            return _conjugate_gradient_inverse(X * present[..., None], None, cg_max_iter)
+        return _conjugate_gradient_inverse(X, weights, cg_max_iter)
     primal = X.shape[1] <= X.shape[2]
     if exact:
         return _exact_primal(X, present) if primal else _exact_dual(X * present[..., None])
@@ -81,25 +83,23 @@ def scaled_gram(X, weights):
 
 
 def _ridge_primal(X, weights):
-    xp = array_namespace(X)
-    root = xp.sqrt(weights)
-    factor = cholesky(scaled_gram(X, weights))
+    root = array_namespace(X).sqrt(weights)
+    factor, swamped = _checked_cholesky(scaled_gram(X, weights))
 
     def of_vector(B):
         return root * cho_solve(factor, (root * B)[..., None])[..., 0]
 
     def dimension():
-        eye = xp.broadcast_to(xp.eye(X.shape[1], dtype=X.dtype, device=device(X)), factor.shape)
-        half = xp.linalg.solve(factor, eye)
-        return X.shape[1] - xp.sum(half * half, axis=(1, 2))
+        return X.shape[1] - _inverse_trace(factor)
 
-    return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
+    inverse = Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
+    return _rescued(inverse, X, weights, swamped)
 
 
 def _ridge_dual(X, weights):
     """Through ``M = I + X^T S X`` (d x d): ``(G + Lambda)^-1 X y = S X M^-1 y``."""
     xp = array_namespace(X)
-    factor = cholesky(add_to_diagonal(xp.matrix_transpose(X) @ (X * weights[..., None]), 1.0))
+    factor, swamped = _checked_cholesky(add_to_diagonal(xp.matrix_transpose(X) @ (X * weights[..., None]), 1.0))
 
     def of_target(Y):
         return weights * inner(X, cho_solve(factor, Y[..., None])[..., 0])
@@ -108,11 +108,71 @@ def _ridge_dual(X, weights):
         return weights * B - of_target(combine(X, weights * B))
 
     def dimension():
-        eye = xp.broadcast_to(xp.eye(X.shape[2], dtype=X.dtype, device=device(X)), factor.shape)
-        half = xp.linalg.solve(factor, eye)
-        return X.shape[2] - xp.sum(half * half, axis=(1, 2))
+        return X.shape[2] - _inverse_trace(factor)
 
-    return Inverse(of_target, of_vector, dimension)
+    return _rescued(Inverse(of_target, of_vector, dimension), X, weights, swamped)
+
+
+def _checked_cholesky(A):
+    """Factors, and the rows (integer array) where rounding swamps a pivot: their factor is the identity instead."""
+    xp = array_namespace(A)
+    factor = cholesky(A)
+    pivots = xp.linalg.diagonal(factor)
+    smallest = 16 * A.shape[-1] * float(xp.finfo(A.dtype).eps)
+    safe = xp.all(pivots * pivots > smallest * xp.linalg.diagonal(A), axis=-1)  # NaN pivots compare false
+    swamped = nonzero_rows(~safe)
+    if swamped.shape[0]:
+        factor = xp.where(safe[:, None, None], factor, xp.eye(A.shape[-1], dtype=A.dtype, device=device(A)))
+    return factor, swamped
+
+
+def _inverse_trace(factor):
+    xp = array_namespace(factor)
+    eye = xp.broadcast_to(xp.eye(factor.shape[-1], dtype=factor.dtype, device=device(factor)), factor.shape)
+    half = xp.linalg.solve(factor, eye)
+    return xp.sum(half * half, axis=(1, 2))
+
+
+def _rescued(inverse, X, weights, swamped):
+    """The same operator, with the rows ``swamped`` solved by eigendecomposition."""
+    if not swamped.shape[0]:
+        return inverse
+    xp = array_namespace(X)
+    spare = _ridge_by_eigh(xp.take(X, swamped, axis=0), xp.take(weights, swamped, axis=0))
+
+    def patched(name):
+        def apply(B):
+            return put_rows(getattr(inverse, name)(B), swamped, getattr(spare, name)(xp.take(B, swamped, axis=0)))
+
+        return apply
+
+    return Inverse(
+        patched("of_target"), patched("of_vector"), lambda: put_rows(inverse.dimension(), swamped, spare.dimension())
+    )
+
+
+def _ridge_by_eigh(X, weights):
+    """For precisions so large, on dependent atoms, that rounding swamps the identity of the scaled system.
+
+    The system is brought to a unit diagonal, so that strong and weak precisions may stand side by side, and its
+    eigenvalues below K times the machine epsilon of the largest are left out: they belong to combinations of atoms
+    that cancel, which only rounding would weigh.
+    """
+    xp = array_namespace(X)
+    A = scaled_gram(X, weights)
+    level = 1 / xp.sqrt(xp.linalg.diagonal(A))
+    vectors, inverted = _pseudo_inverse_parts(A * level[:, :, None] * level[:, None, :])
+    scale = level * xp.sqrt(weights)
+
+    def of_vector(B):
+        return scale * inner(vectors, inverted * inner(xp.matrix_transpose(vectors), scale * B))
+
+    def dimension():
+        # tr(A^+ (A - I)), with tr(A^+ A) the number of eigenvalues that are left.
+        kept = xp.sum(xp.astype(inverted > 0, X.dtype), axis=-1)
+        return kept - xp.sum(inverted[:, None, :] * (level[..., None] * vectors) ** 2, axis=(1, 2))
+
+    return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
 
 
 def _tolerances(dtype, xp):
@@ -126,7 +186,7 @@ def _pseudo_inverse_parts(G):
     xp = array_namespace(G)
     values, vectors = xp.linalg.eigh(G)
     cutoff = G.shape[-1] * float(xp.finfo(G.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
-    keep = values > xp.maximum(cutoff, xp.asarray(float(xp.finfo(G.dtype).smallest_normal), dtype=G.dtype, device=device(G)))
+    keep = (values > cutoff) & (values > float(xp.finfo(G.dtype).smallest_normal))
     return vectors, xp.where(keep, 1 / xp.where(keep, values, xp.ones_like(values)), xp.zeros_like(values))
 
 
@@ -266,7 +326,9 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
     residual = B if start is None else B - operator(start)
     direction = residual
     energy = xp.sum(residual * residual, axis=1)
-    goal = (2 * float(xp.finfo(B.dtype).eps)) ** 2 * xp.sum(B * B, axis=1)
+    eps = float(xp.finfo(B.dtype).eps)
+    goal = (2 * eps) ** 2 * xp.sum(B * B, axis=1)
+    largest = xp.zeros_like(energy)
     one = asarray_like(1.0, B)
     for _ in range(max_iter):
         going = energy > goal
@@ -274,7 +336,11 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
             break
         image = operator(direction)
         curvature = xp.sum(direction * image, axis=1)
-        going = going & (curvature > 0)
+        length = xp.sum(direction * direction, axis=1)
+        slope = curvature / xp.where(length > 0, length, one)
+        largest = xp.maximum(largest, slope)
+        # A direction that A maps to nothing but rounding is a null vector: a step along it would never end.
+        going = going & (slope > B.shape[1] * eps * largest)
         step = xp.where(going, energy / xp.where(going, curvature, one), xp.zeros_like(energy))
         solution = solution + step[:, None] * direction
         residual = residual - step[:, None] * image
@@ -333,4 +399,3 @@ def nonnegative_least_squares(H, q, *, max_iter=None):
         exchange = xp.where((patience >= 0)[:, None], infeasible, columns == last)
         passive = passive ^ exchange
     return xp.where(v > 0, v, xp.zeros_like(v))
-
