@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 
 from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace, slabs
 from ._base import _BaseDictionary
@@ -23,6 +24,12 @@ from ._validation import (
 from .solvers.initial import initial_components
 from .solvers.learner import DictionaryLearner
 from .solvers.omp import orthogonal_matching_pursuit
+
+
+def _can_stream(estimator):
+    if estimator.update == "mod":
+        return True
+    raise AttributeError(f"partial_fit needs update='mod': K-SVD works on whole passes; update={estimator.update!r}")
 
 
 class MethodOfOptimalDirections(_BaseDictionary):
@@ -197,6 +204,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
             self._store(learner)
         return self
 
+    @available_if(_can_stream)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):
         """One streaming step on X, all of its rows at once.
