@@ -76,8 +76,8 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
 
     def _wrong_codes(self, Z):
         raise ValueError(
-            f"Z must have one column for each of the {self.components_.shape[0]} atoms, got shape {tuple(Z.shape)}. Pass "
-            "what transform returns."
+            f"Z must have one column for each of the {self.components_.shape[0]} atoms, got shape "
+            f"{tuple(Z.shape)}. Pass what transform returns."
         )
 
     def score(self, X, y=None):
@@ -193,5 +193,3 @@ def _csr(chunks, n, p, dtype):
     else:
         values, positions = np.zeros(0, dtype=dtype), np.zeros(0, dtype=np.int32)
     return sp.csr_array((values, positions, indptr), shape=(n, p))
-
-

@@ -5,13 +5,13 @@ import math
 import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
 from ._base import _BaseDictionary
@@ -53,11 +53,16 @@ _CONSTRAINTS = {
 def _second_view(estimator):
     if estimator.target == "y":
         return True
-    raise AttributeError(f"{type(estimator).__name__} has this method with target='y' only; target={estimator.target!r}")
+    raise AttributeError(
+        f"{type(estimator).__name__} has this method with target='y' only; target={estimator.target!r}"
+    )
 
 
 class _NeuralDictionary(_BaseDictionary):
     """A dictionary trained by minibatches in torch. A subclass names its loss and codes its rows."""
+
+    _trainer: Any = None  # weights and moments between calls of partial_fit
+    history_: dict[str, list]
 
     @abstractmethod
     def _loss(self, n_components, n_targets, k):
@@ -124,7 +129,7 @@ class _NeuralDictionary(_BaseDictionary):
         """
         first = not hasattr(self, "components_")
         X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1)
-        if getattr(self, "_trainer", None) is None:
+        if self._trainer is None:
             self._trainer, views, _ = self._start(X, Y, fresh=first)
         else:
             from .training.rows import Views

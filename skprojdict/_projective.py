@@ -22,13 +22,13 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     ``|| y - y_hat ||^2`` plus what trains the encoder, with y = x - mu and::
 
         e = E (x - mu) + b ,   S = the k largest positive scores
-        beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2 ,   lambda_j = alpha phi(e_j)
-        y_hat = sum_{j in S} beta_j f_j
+        beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2 ,   lambda_j = alpha
+        phi(e_j) y_hat = sum_{j in S} beta_j f_j
 
-    so the additive decoder of a sparse autoencoder is replaced by the projection of the target on the span of the selected
-    atoms (exact, lambda = 0), or by ridge regression with a penalty for each feature that falls with its score. Data are
-    scaled inside so that the mean centred row has norm 1: learning rates, penalties and quotas mean the same in every
-    unit.
+    so the additive decoder of a sparse autoencoder is replaced by the projection of the target on the span of the
+    selected atoms (exact, lambda = 0), or by ridge regression with a penalty for each feature that falls with its
+    score. Data are scaled inside so that the mean centred row has norm 1: learning rates, penalties and quotas mean
+    the same in every unit.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     quota : {None, "normalize", "sum", "penalize"}, default=None
         Keeps importance from racing upward where the penalty depends on the score. "normalize": selected scores are
         rescaled to the root mean square ``quota_strength`` (default 3); "sum": penalties are rescaled to the mean
-        ``quota_strength`` (1/9); "penalize": ``quota_strength`` (1e-3) times the estimated effective dimension joins the
-        loss.
+        ``quota_strength`` (1/9); "penalize": ``quota_strength`` (1e-3) times the estimated effective dimension joins
+        the loss.
     quota_strength : float, default=None
         See quota.
     selection : {"top_k", "budget", "threshold"}, default="top_k"
-        "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score above
-        a threshold learned at fit, k on average.
+        "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score
+        above a threshold learned at fit, k on average.
     dimension_budget : float, default=None
         Effective dimensions a row with ``selection="budget"``.
     budget_measure : {"estimate", "exact"}, default="estimate"
@@ -68,10 +68,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     candidate_factor : float, default=1.0
         The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients.
     n_refinements : int, default=0
-        Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with the
-        residual, solve, keep the k largest coefficients.
+        Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
+        the residual, solve, keep the k largest coefficients.
     overlap_penalty : float, default=0.0
-        Weight of ``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over the selected atoms, with c = s / (1 + s), or 1 in exact mode.
+        Weight of ``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over the selected atoms, with c = s / (1 + s), or 1 in exact
+        mode.
     prefix_sizes : sequence of int, default=None
         Nested prefixes of the dictionary that are each projected by themselves in training; a prefix of m atoms selects
         ``k sqrt(m / p)`` of them.
@@ -126,7 +127,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     scale_, encoder_scale_ : float
         Mean norm of the centred rows of the target and of the input.
     encoder_gain_, importance_gain_ : float
-        Gain of a tied encoder (contained in ``encoder_components_``); factor between scores and a score-dependent penalty.
+        Gain of a tied encoder (contained in ``encoder_components_``); factor between scores and a score-dependent
+        penalty.
     threshold_ : float
         Learned threshold of ``selection="threshold"``.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)

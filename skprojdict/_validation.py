@@ -18,6 +18,7 @@ from ._array import (
     to_numpy,
 )
 
+
 def validate_rows(estimator, X, *, reset, min_samples=1):
     """Validate X without copying memory maps or half-precision data.
 
@@ -114,8 +115,8 @@ def check_projective_options(est, *, n_features, n_targets):
     score_free = est.penalty in ("exact", "ridge") if isinstance(est.penalty, str) else False
     if est.quota is not None and score_free:
         raise ValueError(
-            f"quota={est.quota!r} limits importance scores, but penalty={est.penalty!r} does not use them. Set quota=None "
-            "or a penalty that depends on the score, such as 'inverse_square'."
+            f"quota={est.quota!r} limits importance scores, but penalty={est.penalty!r} does not use them. Set "
+            "quota=None or a penalty that depends on the score, such as 'inverse_square'."
         )
     if est.selection == "budget":
         if est.penalty == "exact":
@@ -133,13 +134,13 @@ def check_projective_options(est, *, n_features, n_targets):
     if est.encoder_loss == "penalty" and score_free and not est.tied:
         raise ValueError(
             f"encoder_loss='penalty' trains the encoder through the penalty, but penalty={est.penalty!r} passes it no "
-            "gradient: an untied encoder would never move. Use encoder_loss='coefficients', tied=True, or a penalty that "
-            "depends on the score."
+            "gradient: an untied encoder would never move. Use encoder_loss='coefficients', tied=True, or a penalty "
+            "that depends on the score."
         )
     if est.tied and n_features != n_targets:
         raise ValueError(
-            f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and {n_targets}. "
-            "Set tied=False."
+            f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and "
+            f"{n_targets}. Set tied=False."
         )
 
 
@@ -151,15 +152,19 @@ def resolve_prefixes(prefix_sizes, n_components, k):
     whole = [(n_components, k)]
     if prefix_sizes is None:
         return whole
-    sizes = list(prefix_sizes)
-    ordered = all(isinstance(m, Integral) and m >= 1 for m in sizes) and sizes == sorted(set(sizes))
+    whole_numbers = all(isinstance(m, Integral) for m in prefix_sizes)
+    sizes = [int(m) for m in prefix_sizes]
+    ordered = whole_numbers and sizes == sorted(set(sizes)) and min(sizes, default=1) >= 1
     if not ordered or (sizes and sizes[-1] > n_components):
         raise ValueError(
             "prefix_sizes must be increasing positive whole numbers, none above the number of atoms "
             f"({n_components}); got {prefix_sizes!r}."
         )
-    sizes = [int(m) for m in sizes if m < n_components]
-    return [(m, None if k is None else min(m, max(1, round(k * math.sqrt(m / n_components))))) for m in sizes] + whole
+    return [
+        (m, None if k is None else min(m, max(1, round(k * math.sqrt(m / n_components)))))
+        for m in sizes
+        if m < n_components
+    ] + whole
 
 
 def check_initial_components(components, n_components, n_targets):
@@ -181,6 +186,6 @@ def check_sparse_output(X):
     """CSR codes exist for NumPy only."""
     if not is_numpy_namespace(array_namespace(X)):
         raise TypeError(
-            f"sparse_output=True needs NumPy input, got an array of {array_namespace(X).__name__}: other namespaces have no "
-            "CSR arrays. Set sparse_output=False."
+            f"sparse_output=True needs NumPy input, got an array of {array_namespace(X).__name__}: other namespaces "
+            "have no CSR arrays. Set sparse_output=False."
         )

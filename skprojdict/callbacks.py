@@ -5,8 +5,8 @@
 class ObjectiveMonitor:
     """Record the training objective of every iteration.
 
-    scikit-learn's ``ScoringMonitor`` records nothing when y is None, so it is blind to an unsupervised fit; this one reads
-    what the fit reports of itself and costs nothing. Records of a fit in another process (``GridSearchCV`` with
+    scikit-learn's ``ScoringMonitor`` records nothing when y is None, so it is blind to an unsupervised fit; this one
+    reads what the fit reports of itself and costs nothing. Records of a fit in another process (``GridSearchCV`` with
     ``n_jobs``) stay in that process.
 
     Attributes

@@ -72,7 +72,7 @@ def geometric_median(sample, *, max_iter=100, tol=1e-6):
 
 
 def linear_map(inputs, targets, *, ridge=1e-3):
-    """``W`` (d, m) that minimises ``|| targets - inputs W^T ||^2 + r || W ||^2``, r relative to the inputs' variance."""
+    """``W`` (d, m) of least ``|| targets - inputs W^T ||^2 + r || W ||^2``, r relative to the inputs' variance."""
     inputs, targets = np.asarray(inputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     covariance = inputs.T @ inputs
     scale = np.trace(covariance) / covariance.shape[0]

@@ -21,7 +21,7 @@ def outer_sum(indices, terms, n_rows):
     The sparse outer products are gathered per atom: sorted once by atom, then summed as bags of rows, in parallel over
     atoms and in a fixed order, so that the result is the same on every run.
     """
-    n, k = indices.shape
+    k = indices.shape[1]
     flat, order = torch.sort(indices.reshape(-1), stable=True)
     offsets = torch.searchsorted(flat, torch.arange(n_rows, device=flat.device))
     rows = torch.div(order, k, rounding_mode="floor")
@@ -78,7 +78,9 @@ class _Decode(Function):
     @staticmethod
     def backward(ctx, grad):
         codes, components, indices = ctx.saved_tensors
-        d_codes = sampled_products(components, indices, grad, chunk_size=ctx.chunk_size) if ctx.needs_input_grad[0] else None
+        d_codes = (
+            sampled_products(components, indices, grad, chunk_size=ctx.chunk_size) if ctx.needs_input_grad[0] else None
+        )
         d_components = outer_sum(indices, [(codes, grad)], components.shape[0]) if ctx.needs_input_grad[1] else None
         return d_codes, d_components, None, None
 

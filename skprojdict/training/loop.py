@@ -5,7 +5,6 @@ import math
 
 import torch
 
-
 # Learning rate of the centre, relative to the others'.
 CENTRE_RATE = 0.1
 

@@ -146,5 +146,3 @@ def batch_order(n, batch_size, rng):
 def steps_per_pass(n, batch_size):
     """Number of batches in one pass over n rows."""
     return max(1, n // batch_size)
-
-

@@ -47,8 +47,8 @@ def fresh_weights(
     if components is None:
         components = initial_components(init, targets, n_components, rng)
 
-    def tensor(values):
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)).to(device, dtype)
+    def tensor(values):  # a copy: the encoder starts at the decoder's values, not in its memory
+        return torch.tensor(np.asarray(values, dtype=np.float64), dtype=dtype, device=device)
 
     encoder = components @ linear_map(inputs, targets) if input_mean is not None else components
     p = components.shape[0]

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""ProjectiveDictionaryLearning: what every parameter promises."""
+
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict.solvers.penalties import dimension_estimate
+
+P = ProjectiveDictionaryLearning
+SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "max_iter": 5, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """600 rows of 3 out of 32 atoms in 16 dimensions, with some noise and a centre away from 0."""
+    rng = np.random.default_rng(7)
+    atoms = rng.standard_normal((32, 16))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    codes = np.zeros((600, 32))
+    for row in codes:
+        row[rng.choice(32, 3, replace=False)] = rng.uniform(0.5, 1.5, 3)
+    return codes @ atoms + 0.02 * rng.standard_normal((600, 16)) + 0.3
+
+
+def scaled(model, X):
+    return (X - model.mean_) / model.scale_
+
+
+def scores_of(model, X):
+    return (X - model.encoder_mean_) / model.encoder_scale_ @ model.encoder_components_.T + model.encoder_bias_
+
+
+def fvu(model, X):
+    return 1 - model.score(X)
+
+
+def test_codes_are_least_squares_on_the_atoms_of_largest_positive_score(data):
+    model = P(**SMALL).fit(data)
+    scores, codes = scores_of(model, data), model.transform(data)
+    for x, e, z in zip(data[:40], scores, codes, strict=False):
+        support = [j for j in np.argsort(-e)[:3] if e[j] > 0]
+        expected = np.linalg.lstsq(model.components_[support].T, x - model.mean_, rcond=None)[0]
+        np.testing.assert_allclose(z[support], expected, atol=1e-9)
+        assert set(np.flatnonzero(z)) <= set(support)
+
+
+def test_atoms_have_norm_one_and_learn_something(data):
+    model = P(**SMALL).fit(data)
+    np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), 1, atol=1e-12)
+    assert fvu(model, data) < 0.6 * fvu(P(**{**SMALL, "max_steps": 1}).fit(data), data)
+
+
+def test_score_is_the_variance_weighted_r2_of_the_reconstruction(data):
+    from sklearn.metrics import r2_score
+
+    model = P(**SMALL).fit(data)
+    reconstruction = model.inverse_transform(model.transform(data))
+    expected = r2_score(data, reconstruction, multioutput="variance_weighted")
+    assert model.score(data) == pytest.approx(expected, abs=1e-12)
+    assert isinstance(model.score(data), float)
+
+
+@pytest.mark.parametrize(("n_components", "k", "rows"), [(None, "auto", (128, 1)), (40, 100, (40, 40)), (4, "auto", (4, 1))])
+@pytest.mark.filterwarnings("ignore:n_nonzero_coefs=100")
+def test_defaults_of_the_two_sizes(data, n_components, k, rows):
+    model = P(n_components, n_nonzero_coefs=k, max_steps=2, random_state=0).fit(data)
+    codes = model.transform(data)
+    assert codes.shape[1] == rows[0]
+    assert (codes != 0).sum(axis=1).max() <= rows[1]
+
+
+def test_too_many_nonzero_coefficients_are_clipped_with_one_warning(data):
+    model = P(8, n_nonzero_coefs=9, max_steps=2, random_state=0)
+    with pytest.warns(UserWarning, match="n_nonzero_coefs=9 is larger than n_components=8") as record:
+        model.fit(data).transform(data)
+    assert len(record) == 1
+
+
+def test_tied_encoder_is_the_dictionary_times_its_gain(data):
+    model = P(tied=True, **SMALL).fit(data)
+    np.testing.assert_allclose(model.encoder_components_, model.encoder_gain_ * model.components_, atol=1e-12)
+    untied = P(**SMALL).fit(data)
+    assert not hasattr(untied, "encoder_gain_")
+    assert np.abs(untied.encoder_components_ - untied.components_).max() > 0.01
+
+
+@pytest.mark.parametrize("penalty", ["ridge", "inverse_square", "softplus", lambda e: e * e / (1 + e * e)])
+@pytest.mark.parametrize("alpha", [0.1, 3.0])
+def test_penalised_codes_solve_the_ridge_of_their_own_penalties(data, penalty, alpha):
+    quota = None if penalty == "ridge" else "normalize"
+    model = P(penalty=penalty, alpha=alpha, quota=quota, **SMALL).fit(data)
+    scores = scores_of(model, data) * getattr(model, "importance_gain_", 1.0)
+    for y, e, z in zip(scaled(model, data)[:40], scores, model.transform(data), strict=False):
+        support = np.array([j for j in np.argsort(-e)[:3] if e[j] > 0])
+        if not len(support):
+            continue
+        importance = e[support]
+        if quota:
+            importance = importance * 3.0 / np.sqrt(np.mean(importance**2))
+        precision = {
+            "ridge": lambda v: np.ones_like(v),
+            "inverse_square": np.square,
+            "softplus": lambda v: np.log1p(np.exp(v)),
+        }.get(penalty, penalty)(importance) / alpha
+        atoms = model.components_[support]
+        expected = np.linalg.solve(atoms @ atoms.T + np.diag(1 / precision), atoms @ y)
+        np.testing.assert_allclose(z[support] / model.scale_, expected, atol=1e-8)
+
+
+def test_larger_alpha_shrinks_more(data):
+    sizes = [
+        np.abs(P(penalty="ridge", alpha=alpha, **SMALL).fit(data).transform(data)).mean() for alpha in (0.01, 1.0, 30.0)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_penalize_quota_lowers_the_effective_dimension(data):
+    options = {**SMALL, "penalty": "inverse_square", "encoder_loss": "penalty", "max_iter": 20}
+
+    def dimension(model):
+        e = np.sort(scores_of(model, data) * model.importance_gain_, axis=1)[:, -3:]
+        return float(dimension_estimate(np.maximum(e, 0) ** 2).mean())
+
+    free = dimension(P(**options).fit(data))
+    charged = dimension(P(quota="penalize", quota_strength=0.2, **options).fit(data))
+    assert charged < 0.9 * free
+
+
+def test_sum_quota_fixes_the_mean_penalty(data):
+    model = P(penalty="inverse_square", quota="sum", quota_strength=0.5, **SMALL).fit(data)
+    from skprojdict.solvers.refine import choose_support, weights_of
+
+    coding = model._coding(3)
+    scores = scores_of(model, data) * model.importance_gain_
+    support = choose_support(scores, scaled(model, data), model.components_, **coding)
+    s = weights_of(support, **coding["penalty"])
+    penalties = np.where(s > 0, 1 / np.where(s > 0, s, 1), 0).sum(axis=1) / np.maximum((s > 0).sum(axis=1), 1)
+    np.testing.assert_allclose(penalties[(s > 0).any(axis=1)], 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("measure", ["estimate", "exact"])
+def test_budget_selection_keeps_to_its_budget(data, measure):
+    model = P(
+        32, n_nonzero_coefs=8, penalty="inverse_square", alpha=5.0, selection="budget", dimension_budget=1.5,
+        budget_measure=measure, max_iter=5, random_state=0,
+    ).fit(data)  # fmt: skip
+    scores = scores_of(model, data) * model.importance_gain_
+    codes = model.transform(data)
+    assert (codes != 0).any()
+    for e, z in zip(scores, codes, strict=True):
+        used = np.flatnonzero(z)
+        s = e[used] ** 2 / 5.0
+        if measure == "estimate":
+            spent = np.sum(s / (1 + s))
+        else:
+            X = model.components_[used] * np.sqrt(s)[:, None]
+            spent = len(used) - np.trace(np.linalg.inv(np.eye(len(used)) + X @ X.T))
+        assert spent <= 1.5 + 1e-9
+    lengths = (codes != 0).sum(axis=1)
+    assert lengths.min() < lengths.max()  # rows differ in what they need
+
+
+def test_threshold_selection_admits_k_atoms_on_average(data):
+    model = P(selection="threshold", **{**SMALL, "max_iter": 30}).fit(data)
+    scores, codes = scores_of(model, data), model.transform(data)
+    np.testing.assert_array_equal(codes != 0, scores > model.threshold_)
+    lengths = (codes != 0).sum(axis=1)
+    assert 2 < lengths.mean() < 4
+    assert lengths.max() > 3
+
+
+def test_every_positive_score_is_used_without_a_number_of_coefficients(data):
+    model = P(32, n_nonzero_coefs=None, penalty="inverse_square", max_iter=3, random_state=0).fit(data)
+    np.testing.assert_array_equal(model.transform(data) != 0, scores_of(model, data) > 0)
+    exact = P(32, n_nonzero_coefs=None, max_iter=2, random_state=0).fit(data)
+    assert np.isfinite(exact.transform(data)).all()
+
+
+def test_coefficients_loss_makes_scores_regress_the_solved_coefficients(data):
+    model = P(**{**SMALL, "max_iter": 40}).fit(data)
+    codes, scores = model.transform(data) / model.scale_, scores_of(model, data)
+    error = ((codes - scores)[codes != 0] ** 2).sum() / (codes**2).sum()
+    assert error < 0.15
+
+
+def test_candidates_and_refinements_improve_the_reconstruction(data):
+    model = P(**SMALL).fit(data)
+    plain = fvu(model, data)
+    pruned = fvu(model.set_params(candidate_factor=2.0), data)
+    refined = fvu(model.set_params(candidate_factor=1.0, n_refinements=1), data)
+    thrice = fvu(model.set_params(n_refinements=3), data)
+    assert pruned < plain
+    assert thrice <= refined < plain
+    assert (model.transform(data) != 0).sum(axis=1).max() <= 3
+
+
+def test_refinement_is_part_of_the_fit(data):
+    assert not np.array_equal(
+        P(n_refinements=1, **SMALL).fit(data).components_, P(**SMALL).fit(data).components_
+    )
+
+
+def test_overlap_penalty_makes_atoms_that_fire_together_more_orthogonal(data):
+    def overlap(model):
+        gram = (model.components_ @ model.components_.T) ** 2
+        fired = (model.transform(data) != 0).astype(float)
+        together = fired.T @ fired
+        np.fill_diagonal(together, 0)
+        return (gram * together).sum() / together.sum()
+
+    options = {**SMALL, "max_iter": 20}
+    assert overlap(P(overlap_penalty=0.5, **options).fit(data)) < 0.7 * overlap(P(**options).fit(data))
+
+
+def test_prefixes_reconstruct_by_themselves(data):
+    options = {**SMALL, "max_iter": 20}
+
+    def prefix_fvu(model):
+        first = P(8, n_nonzero_coefs=2)
+        first.__dict__.update(model.__dict__)
+        for name in ("components_", "encoder_components_", "encoder_bias_"):
+            setattr(first, name, getattr(model, name)[:8])
+        first._k = 2
+        return fvu(first, data)
+
+    nested = prefix_fvu(P(prefix_sizes=(8, 16), **options).fit(data))
+    assert nested < 0.95 * prefix_fvu(P(**options).fit(data))
+
+
+def test_positive_code_is_non_negative_least_squares_on_the_support(data):
+    model = P(positive_code=True, **SMALL).fit(data)
+    codes, scores = model.transform(data), scores_of(model, data)
+    assert codes.min() >= 0
+    for x, e, z in zip(data[:40], scores, codes, strict=False):
+        support = [j for j in np.argsort(-e)[:3] if e[j] > 0]
+        expected, _ = nnls(model.components_[support].T, x - model.mean_)
+        np.testing.assert_allclose(z[support], expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("penalty", ["exact", "ridge", "inverse_square"])
+def test_conjugate_gradients_agree_with_cholesky(data, penalty):
+    model = P(penalty=penalty, **SMALL).fit(data)
+    direct = model.transform(data)
+    np.testing.assert_allclose(model.set_params(solver="cg").transform(data), direct, atol=1e-8)
+    assert np.abs(model.set_params(cg_max_iter=1).transform(data) - direct).max() > 1e-3
+
+
+def test_chunk_size_changes_nothing(data):
+    model = P(n_refinements=1, **SMALL).fit(data)
+    whole = model.transform(data)
+    np.testing.assert_allclose(model.set_params(chunk_size=7).transform(data), whole, atol=1e-12)
+
+
+def test_sparse_output_equals_dense_output(data):
+    model = P(n_refinements=1, **SMALL).fit(data)
+    dense = model.transform(data)
+    sparse = model.set_params(sparse_output=True).transform(data)
+    assert sparse.nnz == np.count_nonzero(dense)
+    np.testing.assert_array_equal(sparse.toarray(), dense)
+    np.testing.assert_allclose(model.inverse_transform(sparse), dense @ model.components_ + model.mean_, atol=1e-12)
+
+
+def test_projection_beats_the_additive_decoder_on_the_same_selection(data):
+    topk = TopKDictionaryLearning(**{**SMALL, "max_iter": 20}).fit(data)
+    projective = P(**{**SMALL, "max_iter": 20}).fit(data)
+    assert fvu(projective, data) < fvu(topk, data)
