@@ -15,8 +15,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     """Show defaults, and keep the line breaks of descriptions and examples."""
 
     def _get_help_string(self, action):
-        # A default of None or False says nothing; the help text then tells what happens.
-        return action.help if action.default in {None, False} else super()._get_help_string(action)
+        # An empty default says nothing; the help text then tells what happens.
+        silent = action.default is None or action.default is False or action.default == []
+        return action.help if silent else super()._get_help_string(action)
 
 
 def build_parser():
