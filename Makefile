@@ -46,9 +46,8 @@ types: $(VENV)/.installed-lint ## Check types
 docs: $(VENV)/.installed-docs ## Build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.installed-benchmarks ## Run every benchmark under benchmarks/ that has a command line
-	@for script in benchmarks/bench_*.py; do \
-		[ -e "$$script" ] || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \
+bench: $(VENV)/.installed-benchmarks ## Run every benchmark (hours; or run one: .venv/bin/python benchmarks/NAME.py)
+	@for script in benchmarks/[!_]*.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
