@@ -540,8 +540,12 @@ def test_nonnegative_support_has_the_objective_of_nnls(backend, rng, dtype, exac
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_nonnegative_support_with_more_atoms_than_columns(rng, exact):
-    Y, F, indices, weights = problem(rng, n=25, d=5, p=30, k=14)
+@pytest.mark.parametrize(("d", "k"), [(5, 14), (12, 20), (12, 40)])
+def test_nonnegative_support_with_more_atoms_than_columns(rng, exact, d, k):
+    """Singular systems, on which block exchanges cycle."""
+    Y, F, indices, weights = problem(rng, n=40, d=d, p=60, k=k)
+    F[1], F[2], F[4], F[10:15] = F[0], F[0] + 1e-4 * F[3], 0.0, F[5:10]
+    indices[:20] = [rng.permutation(20)[:14].tolist() + list(range(20, 6 + k)) for _ in range(20)]
     keep = nonnegative_support(Y, F, indices, weights, exact=exact)
     check_nnls(Y, F, indices, weights, keep, exact, 1e-8)
 

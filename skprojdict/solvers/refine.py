@@ -37,8 +37,8 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
         Targets.
     components : array of shape (p, d)
         Atoms.
-    k : int
-        Atoms to keep.
+    k : int or None
+        Atoms to keep. None: each row adds and keeps at most as many as it has.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
 
@@ -48,20 +48,42 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
         At most k atoms a row.
     """
     xp = array_namespace(Y)
+    own = None
+    if k is None:
+        k = support.indices.shape[1]
+        own = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
     fitted = project(Y, components, support.indices, weights_of(support, **penalty), **solve).reconstruction
     correlation = (Y - fitted) @ components.T
     chosen = scatter_rows(support.indices, xp.astype(support.active, Y.dtype), components.shape[0]) > 0
     lowest = xp.full_like(correlation, -float("inf"))
     values, extra = top_k(xp.where(chosen, lowest, correlation), min(k, components.shape[0]))
+    # A residual of nothing but rounding recommends nobody.
+    rounding = 64 * float(xp.finfo(Y.dtype).eps) * xp.sqrt(xp.sum(Y * Y, axis=1, keepdims=True))
+    useful = values > rounding if own is None else (values > rounding) & _first(own, values)
     none_added = xp.zeros_like(support.active) if support.added is None else support.added
     candidates = Support(
         xp.concat([support.indices, extra], axis=1),
         xp.concat([support.scores, take_along_rows(scores, extra)], axis=1),
-        xp.concat([support.active, values > 0], axis=1),
+        xp.concat([support.active, useful], axis=1),
         xp.concat([none_added, xp.ones_like(extra, dtype=xp.bool)], axis=1),
     )
+    if own is not None:
+        candidates = _padding_last(candidates)
     coefs = project(Y, components, candidates.indices, weights_of(candidates, **penalty), **solve).coefs
-    return keep_best(candidates, coefs, k)
+    best = keep_best(candidates, coefs, k)
+    return best if own is None else best._replace(active=best.active & _first(own, best.active))
+
+
+def _first(counts, like):
+    """Boolean array like ``like`` (n, K) that holds in the first ``counts`` (n, 1) columns of each row."""
+    return array_namespace(like).arange(like.shape[1], device=device(like))[None, :] < counts
+
+
+def _padding_last(support):
+    """The same support with the active atoms of each row first, so that ragged chunks stay short."""
+    xp = array_namespace(support.scores)
+    order = xp.argsort(xp.astype(support.active, xp.int64), axis=1, descending=True, stable=True)
+    return Support(*(take_along_rows(part, order) for part in support))
 
 
 def choose_support(
@@ -96,8 +118,9 @@ def choose_support(
     components : array of shape (p, d)
         Atoms.
     k : int or None
-        Atoms a row at most. None: as many as the rule admits; candidates are then not pruned, and a refinement step
-        keeps each row's own count at most.
+        Atoms a row at most. None: as many as the rule admits; candidates are then not pruned. Where a rule gives rows
+        different numbers of atoms (None, "budget", "threshold"), a refinement step keeps each row's own number at
+        most, and within the budget.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
 
@@ -110,40 +133,44 @@ def choose_support(
     first = min(p, max(k, round(candidate_factor * k))) if several else k
     support = select(scores, first, selection=selection, threshold=threshold, positive=positive_scores)
     if selection == "budget":
-        support = fit_budget(
-            support,
-            components,
-            dimension_budget,
-            measure=budget_measure,
-            chunk_size=solve.get("chunk_size", "auto"),
-            **penalty,
-        )
+        limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
+        support = fit_budget(support, components, dimension_budget, **limit)
     if Y is None:
         return support
     if several:
         support = prune(support, Y, components, k, penalty=penalty, solve=solve)
+    most = k if selection == "top_k" else None
     for _ in range(n_refinements):
-        support = _refine_same_length(support, scores, Y, components, k, penalty=penalty, solve=solve)
+        support = refine(support, scores, Y, components, most, penalty=penalty, solve=solve)
+        if selection == "budget":
+            support = _fit_until_stable(support, components, dimension_budget, limit)
     if positive_code:
-        keep = nonnegative_support(
-            Y,
-            components,
-            support.indices,
-            weights_of(support, **penalty),
-            exact=solve.get("exact", False),
-            chunk_size=solve.get("chunk_size", "auto"),
-        )
-        support = support._replace(active=support.active & keep)
+        support = _positive(support, Y, components, penalty=penalty, solve=solve)
     return support
 
 
-def _refine_same_length(support, scores, Y, components, k, *, penalty, solve):
-    """A refinement step that leaves each row no more atoms than it had, or k where every row may have k."""
-    width = support.indices.shape[1] if k is None else k
-    refined = refine(support, scores, Y, components, width, penalty=penalty, solve=solve)
-    if k is not None:
-        return refined
-    xp = array_namespace(scores)
-    lengths = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
-    columns = xp.arange(refined.active.shape[1], device=device(refined.active))[None, :]
-    return refined._replace(active=refined.active & (columns < lengths))
+def _fit_until_stable(support, components, budget, limit):
+    """Cut to the budget until nothing is left to cut: added atoms change their precision with the atoms they join."""
+    xp = array_namespace(support.scores)
+    while True:
+        fitted = fit_budget(support, components, budget, **limit)
+        if not bool(xp.any(fitted.active != support.active)):
+            return fitted
+        support = fitted
+
+
+def _positive(support, Y, components, *, penalty, solve):
+    """Drop the atoms that the best non-negative combination does not use.
+
+    The projection on those that are left is positive, but for atoms so near each other that rounding tells them apart
+    wrongly, and for precisions that depend on who is selected: whatever comes out negative then is dropped too.
+    """
+    xp = array_namespace(Y)
+    weights = weights_of(support, **penalty)
+    shape = {"exact": solve.get("exact", False), "chunk_size": solve.get("chunk_size", "auto")}
+    keep = nonnegative_support(Y, components, support.indices, weights, **shape)
+    while True:
+        support = support._replace(active=support.active & keep)
+        keep = project(Y, components, support.indices, weights_of(support, **penalty), **solve).coefs > 0
+        if not bool(xp.any(support.active & ~keep)):
+            return support

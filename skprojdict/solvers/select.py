@@ -79,7 +79,7 @@ def fit_budget(support, components, budget, *, measure="estimate", chunk_size="a
     Sklar (2024), section 6: "only selecting as many dimensions as will fit under a certain total budget".
     """
     xp = array_namespace(support.scores)
-    s = precisions(support.scores, support.active, **penalty)
+    s = precisions(support.scores, support.active, added=support.added, **penalty)
     if measure == "estimate":
         used = xp.cumulative_sum(s / (1 + s), axis=1)
     else:

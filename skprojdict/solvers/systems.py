@@ -351,21 +351,22 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
     return solution
 
 
-def nonnegative_least_squares(H, q, *, max_iter=None):
+def nonnegative_least_squares(H, q, *, max_iter=20):
     """Minimise ``v^T H v / 2 - q^T v`` over ``v >= 0`` for a stack of problems at once.
 
     Block principal pivoting (Kim and Park, 2011): exchange every infeasible variable between the passive and the
-    active set, and fall back to Murty's single exchanges when that stops making progress, which ends after finitely
-    many steps for a positive definite H.
+    active set. It needs few steps where the matrix is well conditioned and may cycle where it is not; the rows that
+    have not converged after ``max_iter`` steps go to the active-set method of Lawson and Hanson (1974), which lowers
+    the objective at every step and only ever solves on independent atoms.
 
     Parameters
     ----------
     H : array of shape (n, K, K)
-        Symmetric positive definite matrices (semi-definite ones end in a feasible point near the optimum).
+        Symmetric positive semi-definite matrices.
     q : array of shape (n, K)
-        Linear terms.
-    max_iter : int, default=None
-        Number of exchanges at most; None: 5 K + 50.
+        Linear terms, in the range of H.
+    max_iter : int, default=20
+        Number of block exchanges at most.
 
     Returns
     -------
@@ -373,29 +374,61 @@ def nonnegative_least_squares(H, q, *, max_iter=None):
         Non-negative minimisers.
     """
     xp = array_namespace(H)
-    n, K = q.shape
-    max_iter = 5 * K + 50 if max_iter is None else max_iter
     eps = float(xp.finfo(H.dtype).eps)
     scale = xp.max(xp.abs(q), axis=1, keepdims=True)
-    tolerance = 10 * K * eps * xp.where(scale > 0, scale, xp.ones_like(scale))
-    passive = xp.zeros((n, K), dtype=xp.bool, device=device(q))
-    fewest = xp.full((n,), K + 1, dtype=xp.int64, device=device(q))
-    patience = xp.full((n,), 3, dtype=xp.int64, device=device(q))
-    columns = xp.arange(K, device=device(q))[None, :]
+    tolerance = 10 * q.shape[1] * eps * xp.where(scale > 0, scale, xp.ones_like(scale))
+    passive = xp.zeros(q.shape, dtype=xp.bool, device=device(q))
     v = xp.zeros_like(q)
-    for _ in range(max_iter):
-        mask = xp.astype(passive, H.dtype)
-        system = add_to_diagonal(H * mask[:, :, None] * mask[:, None, :], 1 - mask)
-        v = _apply_safe(_safe_inverse(system), q * mask) * mask
+    for step in range(max_iter + 1):
         gradient = q - inner(H, v)
         infeasible = (passive & (v < -tolerance)) | (~passive & (gradient > tolerance))
-        count = xp.sum(xp.astype(infeasible, xp.int64), axis=1)
-        if not bool(xp.any(count > 0)):
+        unsettled = xp.any(infeasible, axis=1)
+        if step == max_iter or not bool(xp.any(unsettled)):
             break
-        improved = count < fewest
-        fewest = xp.where(improved, count, fewest)
-        patience = xp.where(improved, xp.full_like(patience, 3), patience - 1)
-        last = xp.max(xp.where(infeasible, columns, xp.full_like(columns, -1)), axis=1, keepdims=True)
-        exchange = xp.where((patience >= 0)[:, None], infeasible, columns == last)
-        passive = passive ^ exchange
-    return xp.where(v > 0, v, xp.zeros_like(v))
+        passive = passive ^ infeasible
+        v = _solve_on(passive, H, q)
+    v = xp.where(v > 0, v, xp.zeros_like(v))
+    rows = nonzero_rows(unsettled)
+    if rows.shape[0]:
+        rest = (xp.take(part, rows, axis=0) for part in (H, q, tolerance))
+        v = put_rows(v, rows, _lawson_hanson(*rest))
+    return v
+
+
+def _solve_on(passive, H, q):
+    """Minimiser of each row's quadratic over its passive variables, the others at 0."""
+    mask = array_namespace(H).astype(passive, H.dtype)
+    system = add_to_diagonal(H * mask[:, :, None] * mask[:, None, :], 1 - mask)
+    return _apply_safe(_safe_inverse(system), q * mask) * mask
+
+
+def _lawson_hanson(H, q, tolerance):
+    """Add the variable of the steepest descent; step towards the solve as far as no variable turns negative."""
+    xp = array_namespace(H)
+    columns = xp.arange(q.shape[1], device=device(q))[None, :]
+    passive = xp.zeros(q.shape, dtype=xp.bool, device=device(q))
+    refused = newest = passive
+    v = solved = xp.zeros_like(q)
+    zero, one = xp.zeros_like(q), xp.ones_like(q)
+    for _ in range(10 * q.shape[1] + 10):
+        blocking = passive & (solved <= 0)
+        stepping = xp.any(blocking, axis=1, keepdims=True)
+        # Rows whose solve is positive take it, and let the steepest variable in.
+        v = xp.where(stepping, v, solved)
+        slope = xp.where(passive | refused, zero, q - inner(H, v))
+        entering = (columns == xp.argmax(slope, axis=1, keepdims=True)) & (slope > tolerance) & ~stepping
+        # The others go as far as the first variable that would turn negative, which leaves.
+        gap = v - solved
+        ratio = xp.where(blocking, v / xp.where(blocking & (gap > 0), gap, one), one)
+        length = xp.min(ratio, axis=1, keepdims=True)
+        leaving = blocking & (ratio <= length)
+        v = xp.where(stepping, v + length * (solved - v), v)
+        v = xp.where(leaving | ~(v > 0), zero, v)
+        # A variable that must leave as soon as it came was let in by rounding.
+        refused = (refused | (newest & leaving)) & (stepping | ~xp.any(newest, axis=1, keepdims=True))
+        newest = xp.where(stepping, newest & ~leaving, entering)
+        passive = (passive & ~leaving) | entering
+        if not bool(xp.any(entering | leaving)):
+            break
+        solved = _solve_on(passive, H, q)
+    return v
