@@ -4,9 +4,10 @@
 Importing this package loads neither torch nor CuPy nor matplotlib.
 """
 
+from ._mod import MethodOfOptimalDirections
 from ._projective import ProjectiveDictionaryLearning
 from ._topk import TopKDictionaryLearning
 
 __version__ = "0.1.0"
 
-__all__ = ["ProjectiveDictionaryLearning", "TopKDictionaryLearning", "__version__"]
+__all__ = ["MethodOfOptimalDirections", "ProjectiveDictionaryLearning", "TopKDictionaryLearning", "__version__"]

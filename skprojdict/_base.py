@@ -135,7 +135,8 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         """Yield ``(rows, indices, coefs)`` over X, in chunks whose score matrix fits the memory budget."""
         xp = array_namespace(self.components_)
         dtype = self.components_.dtype
-        row_bytes = self.components_.shape[0] * xp.finfo(dtype).bits // 8
+        p, d = self.components_.shape
+        row_bytes = (p + 4 * (d + self.n_features_in_)) * xp.finfo(dtype).bits // 8  # scores, and the row's own copies
         for rows in chunk_rows(X.shape[0], row_bytes, max(1, SCORE_BYTES // row_bytes), X):
             targets = None if Y is None else xp.astype(Y[rows, ...], dtype)
             yield rows, *self._code(xp.astype(X[rows, ...], dtype), targets)

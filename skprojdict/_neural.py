@@ -195,7 +195,7 @@ class _NeuralDictionary(_BaseDictionary):
             self.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
         else:
             weights = self._fitted_weights(dtype, where)
-        dead_after = 256 * p / (k or max(1, p // 10)) if self.dead_after == "auto" else self.dead_after
+        dead_after = 64 * p / (k or max(1, p // 10)) if self.dead_after == "auto" else self.dead_after
         dead = DeadFeatures(p, dead_after, where)
         if not fresh:
             dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)

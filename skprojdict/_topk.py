@@ -36,7 +36,7 @@ class TopKDictionaryLearning(_NeuralDictionary):
     auxk_coef : float, default=1/32
         Weight of AuxK; 0 switches it off.
     dead_after : float or "auto", default="auto"
-        Rows without firing that make a feature dead. "auto": 256 p / k.
+        Rows without firing that make a feature dead. "auto": 64 p / k.
     init : {"data", "random", "svd"}, array of shape (n_components, n_targets) or callable, default="random"
         Starting atoms. A callable gets ``(rows, n_components, random_state)`` with centred, scaled sample rows.
     center : {"mean", "geometric_median"}, default="mean"

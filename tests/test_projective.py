@@ -8,32 +8,15 @@ from scipy.optimize import nnls
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
 from skprojdict.solvers.penalties import dimension_estimate
 
+from .data import fvu, scaled, scores_of, sparse_rows
+
 P = ProjectiveDictionaryLearning
 SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "max_iter": 5, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
 def data():
-    """600 rows of 3 out of 32 atoms in 16 dimensions, with some noise and a centre away from 0."""
-    rng = np.random.default_rng(7)
-    atoms = rng.standard_normal((32, 16))
-    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-    codes = np.zeros((600, 32))
-    for row in codes:
-        row[rng.choice(32, 3, replace=False)] = rng.uniform(0.5, 1.5, 3)
-    return codes @ atoms + 0.02 * rng.standard_normal((600, 16)) + 0.3
-
-
-def scaled(model, X):
-    return (X - model.mean_) / model.scale_
-
-
-def scores_of(model, X):
-    return (X - model.encoder_mean_) / model.encoder_scale_ @ model.encoder_components_.T + model.encoder_bias_
-
-
-def fvu(model, X):
-    return 1 - model.score(X)
+    return sparse_rows()
 
 
 def test_codes_are_least_squares_on_the_atoms_of_largest_positive_score(data):

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How the estimators train: units, seeds, labels, passes, warm starts, interruptions."""
+
+import functools
+import tracemalloc
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+
+from .data import fvu, sparse_rows
+
+SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "max_iter": 3, "random_state": 0}
+NEURAL = [ProjectiveDictionaryLearning, TopKDictionaryLearning]
+ALL = [*NEURAL, MethodOfOptimalDirections]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sparse_rows()
+
+
+FORMS = {
+    "topk": functools.partial(TopKDictionaryLearning),
+    "mod": functools.partial(MethodOfOptimalDirections),
+    "exact": functools.partial(ProjectiveDictionaryLearning),
+    "tied": functools.partial(ProjectiveDictionaryLearning, tied=True, encoder_loss="penalty"),
+    "ridge": functools.partial(ProjectiveDictionaryLearning, penalty="ridge", alpha=0.1),
+    "threshold": functools.partial(ProjectiveDictionaryLearning, selection="threshold"),
+    "overlap": functools.partial(ProjectiveDictionaryLearning, overlap_penalty=0.05),
+    **{
+        f"{penalty} {quota} {loss}": functools.partial(
+            ProjectiveDictionaryLearning, penalty=penalty, quota=quota, encoder_loss=loss
+        )
+        for penalty in ("inverse_square", "softplus")
+        for quota in (None, "normalize", "sum", "penalize")
+        for loss in ("coefficients", "penalty")
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_units_do_not_matter(data, form):
+    X = data.astype(np.float32)
+    errors = [fvu(FORMS[form](**SMALL).fit(c * X), c * X) for c in (np.float32(1e-3), np.float32(1), np.float32(1e3))]
+    assert max(errors) - min(errors) < 1e-3
+    assert errors[1] < 0.9
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_a_seed_fixes_every_bit(data, Estimator):
+    first, again = (Estimator(**SMALL).fit(data) for _ in range(2))
+    other = Estimator(**{**SMALL, "random_state": 1}).fit(data)
+    np.testing.assert_array_equal(first.components_, again.components_)
+    np.testing.assert_array_equal(first.transform(data), again.transform(data))
+    assert not np.array_equal(first.components_, other.components_)
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_labels_change_nothing(data, Estimator):
+    labels = np.arange(len(data)) % 3
+    without, with_labels = Estimator(**SMALL).fit(data), Estimator(**SMALL).fit(data, labels)
+    np.testing.assert_array_equal(without.components_, with_labels.components_)
+    assert without.score(data) == with_labels.score(data, labels)
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_history_has_one_entry_an_iteration_and_falls(data, Estimator):
+    model = Estimator(**{**SMALL, "max_iter": 6}).fit(data)
+    lengths = {name: len(series) for name, series in model.history_.items()}
+    assert set(lengths.values()) == {6}
+    assert model.history_["step"][-1] == model.n_steps_
+    assert model.history_["fvu"][-1] < model.history_["fvu"][0]
+    assert model.n_iter_ == 6
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_max_steps_wins_over_max_iter(data, Estimator):
+    model = Estimator(**{**SMALL, "max_steps": 5}).fit(data)
+    assert model.n_steps_ == 5
+    assert model.n_iter_ == 1
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_tolerance_stops_early(data, Estimator):
+    model = Estimator(**{**SMALL, "max_iter": 60, "tol": 0.5}).fit(data)
+    assert model.n_iter_ < 60
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_warm_start_goes_on_from_the_fitted_dictionary(data, Estimator):
+    model = Estimator(**SMALL, warm_start=True).fit(data)
+    before, steps = model.components_.copy(), model.n_steps_
+    model.set_params(max_iter=1).fit(data)
+    cosines = np.abs((before * model.components_).sum(axis=1))
+    assert np.median(cosines) > 0.9
+    assert model.n_steps_ > steps
+    cold = clone(model).set_params(warm_start=False).fit(data)
+    assert np.median(np.abs((before * cold.components_).sum(axis=1))) < np.median(cosines)
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_partial_fit_learns_from_batches(data, Estimator):
+    model = Estimator(**SMALL)
+    batches = np.split(data, 6)
+    for batch in batches:
+        model.partial_fit(batch)
+    early = fvu(model, data)
+    for _ in range(10):
+        for batch in batches:
+            model.partial_fit(batch)
+    assert fvu(model, data) < early
+    assert model.n_steps_ == 66
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_partial_fit_survives_a_pickle_with_its_moments(data, Estimator):
+    import pickle
+
+    model = Estimator(**SMALL).partial_fit(data[:300])
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(
+        model.partial_fit(data[300:]).components_, twin.partial_fit(data[300:]).components_
+    )
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_memory_maps_and_half_precision_are_read_in_place(tmp_path, Estimator, dtype):
+    X = sparse_rows(n=60_000, d=64, p=64, k=2).astype(dtype)
+    np.save(tmp_path / "rows.npy", X)
+    size = X.nbytes
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    model = Estimator(n_components=16, n_nonzero_coefs=2, batch_size=256, max_iter=1, random_state=0)
+    if Estimator is not MethodOfOptimalDirections:
+        model.set_params(max_steps=5)
+    tracemalloc.start()
+    model.fit(mapped[:60_000])
+    model.set_params(sparse_output=True).transform(mapped)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Samples of 16384 rows in float64 (8 MiB, and temporaries of that size) and slabs are there; a copy of X would add
+    # its whole size, 15 MiB in float32 and 7 MiB in half precision, in float64 even 30 MiB.
+    assert model.components_.dtype == np.float32
+    assert peak < 50 * 2**20 + size / 2
+    in_memory = clone(model).fit(X)
+    np.testing.assert_array_equal(model.components_, in_memory.components_)
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+@pytest.mark.parametrize("init", ["data", "random", "svd"])
+def test_named_starts(data, Estimator, init):
+    model = Estimator(**{**SMALL, "init": init, "max_iter": 1}).fit(data)
+    np.testing.assert_allclose(np.linalg.norm(model.components_, axis=1), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_given_starts_are_used_and_left_alone(data, Estimator):
+    start = np.random.default_rng(3).standard_normal((32, 16))
+    kept = start.copy()
+    still = {**SMALL, "max_steps": 1, "learning_rate": 1e-12}
+    unit = start / np.linalg.norm(start, axis=1, keepdims=True)
+    for init in (start, lambda rows, n_components, random_state: start):
+        model = Estimator(init=init, **still).fit(data)
+        np.testing.assert_allclose(model.components_, unit, atol=1e-9)
+    np.testing.assert_array_equal(start, kept)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_data_start_takes_rows(data, Estimator):
+    model = Estimator(init="data", **{**SMALL, "max_steps": 1, "learning_rate": 1e-12}).fit(data)
+    centred = data - data.mean(axis=0)
+    cosines = model.components_ @ (centred / np.linalg.norm(centred, axis=1, keepdims=True)).T
+    np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_a_diverging_loss_stops_and_keeps_the_last_good_weights(data, Estimator):
+    model = Estimator(**{**SMALL, "learning_rate": 1e30, "max_iter": 50})
+    with pytest.raises(FloatingPointError, match=r"step \d+.*Lower learning_rate"):
+        model.fit(data.astype(np.float32))
+    assert np.isfinite(model.components_).all()
+    assert np.isfinite(model.encoder_components_).all()
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_an_interrupted_fit_keeps_its_last_state(data, Estimator):
+    class Interrupt:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "iteration" and context.task_id == 1:
+                raise KeyboardInterrupt
+
+    model = Estimator(**{**SMALL, "max_iter": 50}).set_callbacks(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data)
+    assert model.transform(data).shape == (600, 32)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_gradients_are_clipped(data, Estimator):
+    import torch
+
+    from skprojdict.training import loop
+
+    seen = []
+    plain = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, max_norm, **options):
+        norm = plain(parameters, max_norm, **options)
+        seen.append(float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
+        return norm
+
+    original, loop.torch.nn.utils.clip_grad_norm_ = loop.torch.nn.utils.clip_grad_norm_, spy
+    try:
+        Estimator(**SMALL).fit(data)
+    finally:
+        loop.torch.nn.utils.clip_grad_norm_ = original
+    assert seen
+    assert max(seen) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_more_columns_than_rows_and_more_atoms_than_rows(Estimator):
+    X = np.random.default_rng(0).standard_normal((12, 40))
+    model = Estimator(n_components=80, n_nonzero_coefs=4, max_iter=2, random_state=0).fit(X)
+    assert np.isfinite(model.transform(X)).all()
