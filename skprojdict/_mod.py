@@ -62,9 +62,10 @@ class MethodOfOptimalDirections(_BaseDictionary):
         Least squares for all atoms at once, or K-SVD's sweep over atoms with their coefficients (by singular value
         decompositions, or one power iteration each), which needs ``algorithm="full"`` and holds X in memory.
     forgetting : {"growing", "linear"} or float in (0, 1], default="growing"
-        How statistics of earlier batches fade when streaming. "growing": memory of a tenth of the rows seen, at least
-        20 uses of the average atom. "linear": the weight of a batch grows linearly over two passes, older passes are
-        dropped. A number: the factor applied once a batch; 1 forgets nothing.
+        How statistics of earlier batches fade when streaming. "growing": the memory that estimates the average atom
+        to a tenth of its length in spite of the residuals; at least 20 uses of it, at most half of the rows seen.
+        "linear": the weight of a batch grows linearly over two passes, older passes are dropped. A number: the factor
+        applied once a batch; 1 forgets nothing.
     init : {"data", "random", "svd"}, array of shape (n_components, n_features) or callable, default="data"
         Starting atoms. A callable gets ``(rows, n_components, random_state)`` with centred, scaled sample rows.
     batch_size : int or "auto", default="auto"
@@ -224,10 +225,10 @@ class MethodOfOptimalDirections(_BaseDictionary):
         """
         fresh = not hasattr(self, "components_")
         X, _ = self._begin(X, fresh=fresh, streaming=True)
-        if getattr(self, "_learner", None) is None:
-            self._learner = self._learner_of(X)
-        sums = self._learner.step(self._take(X, slice(0, X.shape[0])))
-        self._store(self._learner)
+        learner = getattr(self, "_learner", None) or self._learner_of(X)
+        sums = learner.step(self._take(X, slice(0, X.shape[0])))
+        self._learner = learner
+        self._store(learner)
         self._record(sums, 1, X.shape[0])
         self.n_iter_ += 1
         return self
@@ -256,7 +257,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
             self._set_units(X, p, rng)
             self._learner = None
             self.n_iter_ = self.n_steps_ = self.n_resampled_ = 0
-            self.history_ = {name: [] for name in ("step", "loss", "fvu", "n_resampled")}
+            self.history_: dict[str, list] = {name: [] for name in ("step", "loss", "fvu", "n_resampled")}
         return X, rng
 
     def _set_units(self, X, n_components, rng):

@@ -13,8 +13,8 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
+from skprojdict import MethodOfOptimalDirections
 from skprojdict._array import to_numpy
-from skprojdict._mod import MethodOfOptimalDirections
 
 VARIANTS = [
     {},

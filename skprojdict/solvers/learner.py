@@ -54,16 +54,17 @@ class DictionaryLearner:
             self.n_activations = counts
         self.window_uses = 0 * counts
         if self.statistics is None and self.update == "mod":
-            self.statistics = StreamingStatistics.zeros(p, d, self.components, self.forgetting, self.rows_a_pass)
+            self.statistics = StreamingStatistics.zeros(p, d, self.components, self.forgetting)
 
     def step(self, Y, *, replace=True):
         """Code one batch, add its statistics to the fading ones, solve for the dictionary."""
         codes, residual, sums = self._code(Y)
         n_uses = int(array_namespace(Y).sum(codes.n_nonzero))
         p = self.components.shape[0]
-        self.statistics.add(*code_statistics(codes.indices, codes.coefs, Y, p), Y.shape[0], n_uses)
+        self.statistics.add(*code_statistics(codes.indices, codes.coefs, Y, p), Y.shape[0], n_uses, sums[0])
         ridge = CAREFUL_RIDGE if self.statistics.n_steps <= CAREFUL_STEPS else RIDGE
-        self.components, lengths = solve_dictionary(*self.statistics.total(), self.components, ridge)
+        gram, cross = self.statistics.total()
+        self.components, lengths = solve_dictionary(gram, cross, self.components, ridge)
         self.statistics.rescale(lengths)
         if replace:
             self._replace(residual)
