@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sphinx configuration. ``make docs`` builds with warnings as errors."""
 
+import re
 from importlib.metadata import version as installed_version
 
 project = "skprojdict"
 author = "The skprojdict developers"
-copyright = f"2026, {author}"  # noqa: A001
+copyright = f"2026, {author}"
 release = version = installed_version("skprojdict")
 
 extensions = [
@@ -30,3 +31,13 @@ html_title = f"skprojdict {release}"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 html_sidebars = {"**": []}
 html_show_sourcelink = False
+
+
+def quote_names_in_shapes(app, what, name, obj, options, lines):
+    """Quote fitted names in shapes, such as (n_features_in_,): docutils would take the underscore for a link."""
+    lines[:] = [re.sub(r"(?<=[(, ])([a-z_]+_)(?=,?[, )])(?=[^(]*\)$)", r"``\1``", line) for line in lines]
+
+
+def setup(app):
+    # Before numpydoc, which renders the types.
+    app.connect("autodoc-process-docstring", quote_names_in_shapes, priority=100)
