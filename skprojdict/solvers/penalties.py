@@ -72,7 +72,7 @@ def precisions(scores, active, *, penalty, alpha=1.0, quota=None, quota_strength
     elif penalty == "softplus":
         value = softplus(scores)
     else:
-        value = penalty(scores)
+        value = _checked(penalty(scores), scores)
     zero = xp.zeros_like(value)
     value = xp.where(own, value, zero) / alpha
     if quota == "sum":
@@ -82,6 +82,22 @@ def precisions(scores, active, *, penalty, alpha=1.0, quota=None, quota_strength
     count = xp.sum(xp.astype(own, value.dtype), axis=1, keepdims=True)
     mean = xp.sum(value, axis=1, keepdims=True) / xp.where(count > 0, count, xp.ones_like(count))
     return xp.where(active & added, mean + zero, value)
+
+
+def _checked(value, scores):
+    """The result of a user's penalty function, if it is one precision >= 0 for every score."""
+    xp = array_namespace(scores)
+    if tuple(getattr(value, "shape", ())) != tuple(scores.shape):
+        raise ValueError(
+            f"penalty must map scores of shape {tuple(scores.shape)} to precisions of the same shape, got "
+            f"{tuple(getattr(value, 'shape', ()))}. Use elementwise operations only."
+        )
+    if not bool(xp.all(xp.isfinite(value) & (value >= 0))):
+        raise ValueError(
+            "penalty must map every score, also 0 and negative ones, to a finite precision >= 0, but some are negative "
+            "or not finite. A precision is 1 / lambda: return 0 where an atom should not be used."
+        )
+    return value
 
 
 def _normalise_scores(scores, active, rms):
