@@ -159,6 +159,7 @@ def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overl
     atoms = components if whole else components[:size]
     scores = scores if whole else scores[:, :size]
     penalty, solve = coding["penalty"], coding["solve"]
+    chunk_size = solve.get("chunk_size", "auto")
     gain = weights.importance_gain
     exact = penalty["penalty"] == "exact"
     with torch.no_grad():
@@ -180,10 +181,11 @@ def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overl
         loss = loss + strength * dimension_estimate(s).mean()
     if overlap_penalty:
         shares = s if exact else s / (1 + s)
-        loss = loss + overlap_penalty * overlap(atoms, shares, support.indices).mean()
+        loss = loss + overlap_penalty * overlap(atoms, shares, support.indices, chunk_size=chunk_size).mean()
     if weights.head is not None and whole:
         bias = weights.head_bias.gather(0, support.indices.reshape(-1)).reshape(support.indices.shape)
-        predicted = selected_scores(weights.head, a, support.indices) + bias
+        predicted = selected_scores(weights.head, a, support.indices, chunk_size=chunk_size) + bias
         predicted = torch.where(support.active, predicted, torch.zeros_like(predicted))
-        loss = loss + mean_square(y.detach() - decode(predicted, atoms.detach(), support.indices))
+        decoded = decode(predicted, atoms.detach(), support.indices, chunk_size=chunk_size)
+        loss = loss + mean_square(y.detach() - decoded)
     return _Part(loss, residual, support.indices, support.active & (coefs.detach() != 0))
