@@ -68,7 +68,7 @@ def save(estimator, path, *, overwrite=False):
     check_is_fitted(estimator)
     if not overwrite and Path(path).exists():
         raise FileExistsError(f"{path} exists: pass overwrite=True to replace it, or another path.")
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -51,7 +51,7 @@ class ClassicalDictionary(BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X, y=None):
-        """Learn the dictionary in one pass over X; the fit does not depend on k."""
+        """Learn the dictionary in two passes over X; the fit does not depend on k."""
         # In float64: in float32 its coordinate descent does not reach its own tolerance, and warns at every row.
         X = np.asarray(X, dtype=np.float64)
         self.mean_ = X.mean(axis=0)
@@ -60,7 +60,7 @@ class ClassicalDictionary(BaseEstimator):
             self.n_components,
             alpha=self.alpha,
             fit_algorithm="cd",
-            max_iter=1,
+            max_iter=2,
             transform_algorithm="omp",
             random_state=self.random_state,
         )
@@ -93,7 +93,7 @@ def compare(options):
         raise InputError(f"--n-nonzero-coefs {k}: is more than --n-components {p}; lower the one or raise the other.")
     steps = max(20, options.steps // 10) if options.quick else options.steps
     ks = sorted({max(1, k // 2), k, min(p, 2 * k)})
-    methods = {each: [] for each in ks}
+    methods: dict[int, list[Method]] = {each: [] for each in ks}
     for each in ks:
         for name, model, seconds in _fitted(p, each, steps, options.seed, train, methods):
             say(f"coding {test.shape[0]} held-out rows with {name}, k={each}")
@@ -165,7 +165,7 @@ def _fitted(p, k, steps, seed, train, methods):
             method, n_components=p, n_nonzero_coefs=k, steps=None if method == "mod" else steps, seed=seed
         )
         if method == "mod":
-            model.set_params(max_iter=2)
+            model.set_params(max_iter=10)
         say(f"fitting {name}, k={k}")
         seconds = fit_aloud(model, train)
         yield name, model, seconds
