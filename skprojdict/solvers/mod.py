@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 # Memory of "growing" forgetting: at most this share of the rows seen, at least so many uses of the average atom, else
-# what estimates that atom with this squared error. A share of 0.3 is better by 0.6 % of the residual on image patches and
-# worse by 3 % on one pass over activations; with more memory than the noise asks for, the recovery experiment
-# (benchmarks/ksvd_recovery.py) finds 2 atoms of 50 fewer.
+# what estimates that atom with this squared error. A share of 0.3 leaves 0.6 % less residual on image patches and 3 %
+# more after one pass over activations; a memory blind to the noise finds 2 to 3 atoms of 50 fewer in
+# benchmarks/ksvd_recovery.py, or forgets far too fast on activations.
 MEMORY_SHARE, MEMORY_USES, ATOM_ERROR = 0.5, 20, 0.01
 # An atom used this many times less than the average one is not worth its place.
 RARE = 30
