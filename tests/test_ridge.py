@@ -296,6 +296,24 @@ def dense_reconstruction(Y, F, indices, weights):
     return out
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("k", [4, 16])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_rows_that_are_not_finite_do_not_touch_the_others(backend, rng, exact, k, poison):
+    """Nor do they raise: training says at which step, and with which weights it goes on."""
+    Y, F, indices, weights = problem(rng, p=40, k=k)
+    indices[indices == 7] = 8
+    clean, _ = run(backend, "float64", (Y, F, indices, weights), exact=exact)
+    F[7], indices[2, 0], Y[3] = poison, 7, poison
+    if not exact:
+        weights[4, 1] = poison
+    with np.errstate(invalid="ignore"):
+        coefs, _ = run(backend, "float64", (Y, F, indices, weights), exact=exact)
+    good = [i for i in range(len(Y)) if i not in (2, 3, 4)]
+    assert_allclose(coefs[good], clean[good], rtol=0, atol=1e-9)
+    assert not np.isfinite(coefs[[2, 3]]).all()
+
+
 def test_no_rows_at_all(backend, rng):
     Y, F, indices, weights = problem(rng)
     for ragged in (False, True):

@@ -62,7 +62,10 @@ def geometric_median(sample, *, max_iter=100, tol=1e-6):
     median = sample.mean(axis=0)
     for _ in range(max_iter):
         distance = np.linalg.norm(sample - median, axis=1)
-        weight = 1.0 / np.maximum(distance, 1e-12 * max(distance.max(), 1e-300))
+        floor = 1e-12 * distance.max()
+        if floor < 1e-300:  # all rows are the same
+            break
+        weight = 1.0 / np.maximum(distance, floor)
         update = weight @ sample / weight.sum()
         moved = np.linalg.norm(update - median)
         median = update

@@ -6,6 +6,7 @@ precisions s_j = 1 / lambda_j; in exact mode a positive weight says that the ato
 exact no-op in both, so ragged supports are padded with zeros and need no masks.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -182,12 +183,19 @@ def _tolerances(dtype, xp):
 
 
 def _pseudo_inverse_parts(G):
-    """Eigenvectors, and inverted eigenvalues with those below ``K eps`` of the largest one set to 0."""
+    """Eigenvectors, and inverted eigenvalues with those below ``K eps`` of the largest one set to 0.
+
+    A matrix that is not finite gives NaN, as it does in a Cholesky factor; LAPACK would raise for the whole stack.
+    """
     xp = array_namespace(G)
-    values, vectors = xp.linalg.eigh(G)
+    finite = xp.all(xp.isfinite(G), axis=(-2, -1))
+    values, vectors = xp.linalg.eigh(
+        xp.where(finite[:, None, None], G, xp.eye(G.shape[-1], dtype=G.dtype, device=device(G)))
+    )
     cutoff = G.shape[-1] * float(xp.finfo(G.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
     keep = (values > cutoff) & (values > float(xp.finfo(G.dtype).smallest_normal))
-    return vectors, xp.where(keep, 1 / xp.where(keep, values, xp.ones_like(values)), xp.zeros_like(values))
+    inverted = xp.where(keep, 1 / xp.where(keep, values, xp.ones_like(values)), xp.zeros_like(values))
+    return vectors, xp.where(finite[:, None], inverted, xp.full_like(inverted, math.nan))
 
 
 class _SafeInverse(NamedTuple):

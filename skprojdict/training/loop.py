@@ -53,6 +53,7 @@ class Trainer:
         NonFiniteLossError
             Before any weight has changed.
         """
+        threshold = None if self.weights.threshold is None else self.weights.threshold.clone()  # the loss moves it
         batch = self.loss(self.weights, inputs, targets, self.dead.mask())
         self.optimiser.zero_grad(set_to_none=True)
         batch.loss.backward()
@@ -60,6 +61,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
         values = torch.stack([batch.loss.detach(), batch.squared_error, batch.variance, norm]).tolist()
         if not all(math.isfinite(v) for v in values):
+            self.weights.threshold = threshold
             raise NonFiniteLossError(
                 f"training stopped at step {self.n_steps + 1}: the loss is {values[0]} and the norm of its gradient "
                 f"{values[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "

@@ -35,6 +35,7 @@ class Rows:
         """The given rows (a NumPy integer array or slice) as a tensor."""
         if self.numpy:
             batch = np.ascontiguousarray(self.source[rows])
+            batch = batch.astype(batch.dtype.newbyteorder("="), copy=False)  # torch has the machine's byte order only
             if batch.base is not None or not batch.flags.writeable:
                 batch = batch.copy()  # torch warns on memory that it may not write
             return torch.from_numpy(batch).to(self.device, self.dtype)

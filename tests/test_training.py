@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Rows read a batch at a time, units, dead features, schedule, starting weights and the loop that must lose nothing."""
+
+import itertools
+import tracemalloc
+from functools import partial
+
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skprojdict.solvers.initial import geometric_median, initial_components, linear_map
+from skprojdict.training.dead import DeadFeatures
+from skprojdict.training.loop import NonFiniteLossError, Trainer, schedule
+from skprojdict.training.losses import learn_threshold, projective_loss, topk_loss
+from skprojdict.training.rows import Rows, Views, batch_order, measure_units, steps_per_pass
+from skprojdict.training.start import fresh_weights
+
+CPU = torch.device("cpu")
+
+
+# ---- rows
+
+
+@pytest.fixture
+def big_map(tmp_path, rng):
+    """(20 000, 64) half-precision rows on disk: 2.5 MB, or 10 MB as float64."""
+    X = np.lib.format.open_memmap(tmp_path / "rows.npy", mode="w+", dtype=np.float16, shape=(20_000, 64))
+    X[:] = rng.standard_normal((20_000, 64)) + np.arange(64)
+    X.flush()
+    del X
+    return np.load(tmp_path / "rows.npy", mmap_mode="r")
+
+
+def peak_of(function):
+    tracemalloc.start()
+    try:
+        result = function()
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_maps_stay_on_disk_and_in_half_precision(big_map):
+    rows = Rows(big_map, torch.float32, CPU)
+    assert rows.source is big_map
+    assert isinstance(rows.source, np.memmap)
+    assert rows.source.dtype == np.float16
+    picks = np.sort(np.random.default_rng(1).choice(20_000, 100, replace=False))
+    batch, peak = peak_of(lambda: rows.take(picks))
+    assert batch.dtype == torch.float32
+    assert_array_equal(batch.numpy(), np.asarray(big_map[picks], dtype=np.float32))
+    assert peak < 200_000  # a hundred rows of 64, some copies of them, and not 2.5 MB
+
+
+def test_units_of_a_memory_map_read_slabs(big_map, rng, monkeypatch):
+    monkeypatch.setattr("skprojdict._array.SLAB_BYTES", 512 * 1024)
+    random_state = np.random.RandomState(0)
+    units, peak = peak_of(lambda: measure_units(big_map, big_map, n_sample=500, center="mean", rng=random_state))
+    assert peak < 1_500_000
+    truth = np.asarray(big_map, dtype=np.float64).mean(axis=0)
+    assert_allclose(units.mean_out, truth, atol=1e-9)
+    assert units.sample_out.shape == (500, 64)
+    assert units.sample_out.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, ">f4"])
+@pytest.mark.parametrize("picks", [np.array([3, 0, 3]), slice(1, 4)])
+def test_rows_of_every_kind_of_array(dtype, picks):
+    X = np.arange(12).reshape(4, 3).astype(dtype)
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    sources = [X, np.asfortranarray(X), X[::-1][::-1], frozen]
+    if dtype in (np.float32, np.float64):
+        sources += [torch.from_numpy(X), array_api_strict.asarray(X)]
+    for source in sources:
+        batch = Rows(source, torch.float64, CPU).take(picks)
+        assert batch.dtype == torch.float64
+        assert_array_equal(batch.numpy(), np.arange(12.0).reshape(4, 3)[picks])
+        if isinstance(source, np.ndarray):
+            batch += 100.0  # a batch is one's own
+    assert_array_equal(X, np.arange(12).reshape(4, 3))
+
+
+def test_tensors_are_shared(rng):
+    X = torch.from_numpy(rng.standard_normal((5, 3)))
+    assert Rows(X, torch.float32, CPU).source.data_ptr() == X.data_ptr()
+    assert not Rows(X.requires_grad_(), torch.float64, CPU).take(slice(0, 2)).requires_grad
+
+
+def test_views_scale_each_side(rng):
+    X, Y = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
+    inputs, targets = Views(X, Y, 2.0, 4.0, torch.float64, CPU).take(np.array([1, 5]))
+    assert_allclose(inputs, X[[1, 5]] / 2)
+    assert_allclose(targets, Y[[1, 5]] / 4)
+    inputs, targets = Views(Y, Y, 2.0, 4.0, torch.float64, CPU).take(slice(0, 2))
+    assert inputs is None
+    assert_allclose(targets, Y[:2] / 4)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(n=st.integers(1, 60), batch_size=st.integers(1, 70))
+def test_batches_of_a_pass_are_whole_and_disjoint(n, batch_size):
+    order = batch_order(n, batch_size, np.random.RandomState(0))
+    size, count = min(n, batch_size), steps_per_pass(n, batch_size)
+    assert count == max(1, n // batch_size)
+    for _ in range(2):
+        one_pass = [next(order) for _ in range(count)]
+        assert all(len(batch) == size for batch in one_pass)
+        seen = np.concatenate(one_pass)
+        assert len(set(seen.tolist())) == count * size
+        assert 0 <= seen.min() <= seen.max() < n
+
+
+def test_passes_differ_and_seeds_repeat():
+    def first(seed, count):
+        return [batch.tolist() for batch in itertools.islice(batch_order(50, 10, np.random.RandomState(seed)), count)]
+
+    assert first(0, 5) != first(0, 10)[5:]
+    assert first(3, 10) == first(3, 10) != first(4, 10)
+
+
+# ---- units
+
+
+def test_units_centre_by_the_mean_of_all_rows_and_scale_to_mean_norm_one(rng):
+    X = 30 * rng.standard_normal((400, 5)) + 7
+    for n_sample in (1000, 100):
+        units = measure_units(X, X, n_sample=n_sample, center="mean", rng=np.random.RandomState(0))
+        assert_allclose(units.mean_out, X.mean(axis=0))
+        assert units.mean_in is units.mean_out
+        assert np.linalg.norm(units.sample_out, axis=1).mean() == pytest.approx(1)
+        assert units.sample_out.shape[0] == min(400, n_sample)
+        scaled = units.sample_out * units.scale_out + units.mean_out
+        assert all(np.isclose(X, row).all(axis=1).any() for row in scaled[:20])
+    whole = measure_units(X, X, n_sample=1000, center="mean", rng=np.random.RandomState(0))
+    assert whole.scale_out == pytest.approx(np.linalg.norm(X - X.mean(axis=0), axis=1).mean())
+
+
+def test_units_of_two_views_take_the_same_rows(rng):
+    X = rng.standard_normal((300, 4))
+    Y = np.concatenate([5 * X + 1, X], axis=1)
+    units = measure_units(X, Y, n_sample=50, center="mean", rng=np.random.RandomState(0))
+    assert_allclose(units.mean_in, X.mean(axis=0))
+    raw_in = units.sample_in * units.scale_in + units.mean_in
+    raw_out = units.sample_out * units.scale_out + units.mean_out
+    assert_allclose(raw_out[:, 4:], raw_in)
+
+
+@pytest.mark.parametrize("xp", [torch, array_api_strict])
+def test_units_do_not_depend_on_the_library(rng, xp):
+    X = rng.standard_normal((100, 4))
+    given = xp.asarray(X)
+    ours = measure_units(given, given, n_sample=30, center="mean", rng=np.random.RandomState(0))
+    truth = measure_units(X, X, n_sample=30, center="mean", rng=np.random.RandomState(0))
+    for one, other in zip(ours, truth, strict=True):
+        assert_allclose(one, other, rtol=1e-12)
+
+
+def test_geometric_median_ignores_an_outlier(rng):
+    X = rng.standard_normal((201, 3))
+    X[0] = 1e6
+    units = measure_units(X, X, n_sample=1000, center="geometric_median", rng=np.random.RandomState(0))
+    assert np.abs(units.mean_out).max() < 0.5
+
+    def cost(m):
+        return np.linalg.norm(X - m, axis=1).sum()
+
+    median = geometric_median(X)
+    nudges = 1e-2 * rng.standard_normal((50, 3))
+    assert all(cost(median) <= cost(median + nudge) for nudge in nudges)
+    assert_allclose(geometric_median(np.array([[1.0, 2.0]] * 4)), [1.0, 2.0])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e8])
+def test_a_view_without_variance_has_scale_zero(value):
+    X = np.full((50, 7), value)
+    for center in ("mean", "geometric_median"):
+        units = measure_units(X, X, n_sample=20, center=center, rng=np.random.RandomState(0))
+        assert units.scale_out == 0
+        assert np.isfinite(units.sample_out).all()
+
+
+# ---- starting weights
+
+
+@pytest.mark.parametrize("init", ["data", "random", "svd"])
+@pytest.mark.parametrize("p", [3, 40])
+def test_initial_atoms_are_unit_rows(rng, init, p):
+    sample = rng.standard_normal((10, 5))
+    sample[:3] = 0
+    F = initial_components(init, sample, p, np.random.RandomState(0))
+    assert F.shape == (p, 5)
+    assert_allclose(np.linalg.norm(F, axis=1), 1)
+    assert_array_equal(F, initial_components(init, sample, p, np.random.RandomState(0)))
+    if init == "data":
+        lines = sample[3:] / np.linalg.norm(sample[3:], axis=1, keepdims=True)
+        assert_allclose((F[: min(p, 7)] @ lines.T).max(axis=1), 1)
+        assert len(np.unique(F[:7].round(9), axis=0)) == min(p, 7)
+    if init == "svd":
+        leading = np.linalg.svd(sample)[2][: min(p, 5)]
+        assert_allclose(np.abs((F[: min(p, 5)] * leading).sum(axis=1)), 1)
+
+
+@pytest.mark.parametrize("init", ["data", "random", "svd"])
+def test_initial_atoms_of_nothing(init):
+    F = initial_components(init, np.zeros((4, 3)), 6, np.random.RandomState(0))
+    assert_allclose(np.linalg.norm(F, axis=1), 1)
+
+
+def test_linear_map_is_ridge_regression(rng):
+    A, W = rng.standard_normal((500, 4)), rng.standard_normal((3, 4))
+    assert_allclose(linear_map(A, A @ W.T, ridge=1e-12), W, atol=1e-8)
+    assert (linear_map(np.zeros((5, 4)), rng.standard_normal((5, 3))) == 0).all()
+
+
+def start(rng, *, n_components=12, d=6, dtype=torch.float64, seed=0, **parts):
+    sample = rng.standard_normal((50, d))
+    settings = {"tied": False, "importance": False, "head": False, "threshold": False, "input_mean": None}
+    return fresh_weights(
+        sample,
+        sample,
+        components=None,
+        init="data",
+        n_components=n_components,
+        k=3,
+        mean=np.zeros(d),
+        rng=np.random.RandomState(seed),
+        dtype=dtype,
+        device=CPU,
+        **{**settings, **parts},
+    )
+
+
+def test_encoder_starts_at_the_decoder_but_in_its_own_memory(rng):
+    weights = start(rng)
+    assert torch.equal(weights.encoder, weights.components)
+    assert weights.encoder.data_ptr() != weights.components.data_ptr()
+    tied = start(rng, tied=True)
+    assert tied.encoder is None
+    assert tied.encoder_gain.item() == 1
+
+
+def test_importance_starts_where_penalties_are_moderate(rng):
+    weights = start(rng, importance=True)
+    sample = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 6)))
+    top = torch.topk(weights.all_scores(sample) * weights.importance_gain, 3).values.clamp_min(0)
+    assert top.pow(2).mean().sqrt().item() == pytest.approx(3)
+
+
+def test_gradient_is_projected_off_the_atoms_and_norms_restored(rng):
+    weights = start(rng)
+    weights.trainable()
+    weights.components.grad = torch.from_numpy(rng.standard_normal((12, 6)))
+    raw = weights.components.grad.clone()
+    weights.project_gradient()
+    assert_allclose((weights.components.grad * weights.components).sum(1).detach(), 0, atol=1e-14)
+    difference = (raw - weights.components.grad).detach()
+    assert_allclose(difference, ((raw * weights.components).sum(1, keepdim=True) * weights.components).detach())
+    with torch.no_grad():
+        weights.components.mul_(torch.arange(1.0, 13.0)[:, None])
+    weights.renormalise()
+    assert_allclose(weights.components.norm(dim=1).detach(), 1)
+
+
+# ---- dead features and thresholds
+
+
+def test_dead_features_are_counted_in_rows():
+    dead = DeadFeatures(5, 4, CPU)
+    indices = torch.tensor([[0, 1], [0, 2], [0, 0]])
+    fired = torch.tensor([[True, True], [True, False], [True, False]])
+    dead.update(indices, fired)
+    assert dead.activations.tolist() == [3, 1, 0, 0, 0]
+    assert dead.rows_since.tolist() == [0, 0, 3, 3, 3]
+    assert not dead.mask().any()
+    dead.update(indices[:1], fired[:1])
+    assert not dead.mask().any()  # four rows are not more than four
+    dead.update(torch.tensor([[3, 3]]), torch.tensor([[True, False]]))
+    assert dead.rows_since.tolist() == [1, 1, 5, 0, 5]
+    assert dead.mask().tolist() == [False, False, True, False, True]
+    assert dead.activations.tolist() == [4, 2, 0, 1, 0]
+
+
+def test_threshold_moves_to_the_batch_cut():
+    scores = torch.tensor([[5.0, 4.0, 3.0, -1.0], [2.0, 1.0, 0.5, 0.2]])
+    threshold = torch.zeros(())
+    learn_threshold(threshold, scores, 2)
+    assert threshold.item() == 2.0  # the first batch sets it: four scores are at least 2
+    learn_threshold(threshold, scores + 1, 2, momentum=0.75)
+    assert threshold.item() == pytest.approx(2.25)
+    negative = torch.zeros(())
+    learn_threshold(negative, -scores.abs(), 2)
+    assert negative.item() == 0
+
+
+# ---- schedule
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 1000])
+def test_schedule_warms_up_holds_and_decays(n):
+    rates = np.array([schedule(i, n) for i in range(n)])
+    assert ((rates > 0) & (rates <= 1)).all()
+    assert rates.max() == 1
+    peak = np.flatnonzero(rates == 1)
+    assert (np.diff(rates[: peak[0] + 1]) > 0).all()
+    assert (np.diff(rates[peak[-1] :]) < 0).all()
+    if n == 100:
+        assert peak[0] == 4
+        assert peak[-1] == 70
+        assert rates[-1] == pytest.approx(1 / 30)
+
+
+# ---- the loop
+
+
+def coding(penalty="exact", **changes):
+    return {
+        "k": 3,
+        "penalty": {"penalty": penalty, "alpha": 1.0, "quota": None, "quota_strength": None},
+        "solve": {"exact": penalty == "exact"},
+        **changes,
+    }
+
+
+def make_loss(name, p=12):
+    aux = {"auxk": 2, "auxk_coef": 1 / 32}
+    if name == "topk":
+        return partial(topk_loss, k=3, **aux)
+    kind = {"encoder_loss": "coefficients", "overlap_penalty": 0.0, "prefixes": [(p, 3)], **aux}
+    if name == "threshold":
+        return partial(projective_loss, coding=coding("softplus", selection="threshold"), **kind)
+    if name == "tied exact":
+        return partial(projective_loss, coding=coding(), **{**kind, "encoder_loss": "penalty"})
+    return partial(projective_loss, coding=coding(name), **kind)
+
+
+PARTS = {
+    "topk": {},
+    "exact": {},
+    "tied exact": {"tied": True},
+    "inverse_square": {"importance": True},
+    "threshold": {"importance": True, "threshold": True},
+}
+
+
+def make_trainer(name, *, dtype=torch.float64, learning_rate=0.01, dead_after=100):
+    weights = start(np.random.default_rng(0), dtype=dtype, **PARTS[name])
+    dead = DeadFeatures(12, dead_after, CPU)
+    return Trainer(weights, make_loss(name), dead, learning_rate=learning_rate)
+
+
+def state_of(trainer):
+    named = {name: value for name, value in vars(trainer.weights).items() if value is not None}
+    tensors = {name: value.detach().clone() for name, value in named.items()}
+    return tensors | {"rows_since": trainer.dead.rows_since.clone(), "activations": trainer.dead.activations.clone()}
+
+
+def same(one, other):
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def batches(count, n=40, d=6, seed=1, dtype=torch.float64):
+    rng = np.random.default_rng(seed)
+    return [torch.from_numpy(rng.standard_normal((n, d))).to(dtype) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e200])
+def test_a_loss_that_is_not_finite_leaves_everything_as_it_was(name, poison):
+    trainer = make_trainer(name)
+    for rows in batches(3):
+        trainer.step(None, rows)
+    before = state_of(trainer)
+    bad = batches(1)[0]
+    bad[5, 2] = poison
+    with pytest.raises(NonFiniteLossError, match=r"step 4.*learning_rate"):
+        trainer.step(None, bad)
+    assert same(before, state_of(trainer)) == set()
+    assert trainer.n_steps == 3
+    loss, error, variance = trainer.step(None, batches(1)[0])  # and training can go on
+    assert np.isfinite([loss, error, variance]).all()
+    assert "components" in same(before, state_of(trainer))
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_training_learns_keeps_unit_atoms_and_repeats_bit_for_bit(name):
+    states, losses = [], []
+    data = batches(1, n=64, seed=3) * 30
+    for _ in range(2):
+        trainer = make_trainer(name, dead_after=200)
+        losses.append([trainer.step(None, rows, schedule(i, 30)) for i, rows in enumerate(data)])
+        states.append(state_of(trainer))
+        assert_allclose(trainer.weights.components.norm(dim=1).detach(), 1, atol=1e-12)
+    assert same(*states) == set()
+    assert losses[0] == losses[1]
+    assert losses[0][-1][1] < losses[0][0][1]
+    assert losses[0][0][2] == pytest.approx(((data[0] - data[0].mean(0)) ** 2).sum(1).mean().item())
+    start_state = state_of(make_trainer(name))
+    frozen = {"bias", "encoder_gain"} if name == "tied exact" else set()
+    assert same(start_state, states[0]) >= (set(start_state) - frozen - {"rows_since", "threshold"})
+
+
+def test_exact_tied_training_never_moves_the_bias():
+    trainer = make_trainer("tied exact")
+    for rows in batches(10):
+        trainer.step(None, rows)
+    assert (trainer.weights.bias == 0).all()
+    assert trainer.weights.encoder_gain.item() == 1
+
+
+def test_rate_zero_moves_nothing_and_gradients_are_clipped():
+    trainer = make_trainer("topk")
+    before = state_of(trainer)
+    trainer.step(None, batches(1)[0] * 1e6, 0.0)
+    moved = same(before, state_of(trainer))
+    assert moved <= {"rows_since", "activations", "components"}
+    assert_allclose(trainer.weights.components.detach(), before["components"], atol=1e-15)
+    norms = torch.stack([part.grad.norm() for part in trainer.parameters])
+    assert norms.norm().item() == pytest.approx(trainer.max_grad_norm, rel=1e-5)
+
+
+def test_dead_features_come_back():
+    """Features pushed out of reach, so that only AuxK can raise them."""
+    trainer = make_trainer("topk", dead_after=60, learning_rate=0.05)
+    with torch.no_grad():
+        trainer.weights.bias[:4] = -8.0
+    for rows in batches(2):
+        trainer.step(None, rows)
+    assert trainer.dead.mask()[:4].all()
+    assert (trainer.dead.activations[:4] == 0).all()
+    for rows in batches(400, seed=5):
+        trainer.step(None, rows)
+    assert (trainer.dead.activations[:4] > 0).all()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0, -3.0, 1e-12, 1e6, -1e6]), min_size=24, max_size=24),
+    name=st.sampled_from(list(PARTS)),
+)
+def test_any_finite_batch_gives_a_finite_step(values, name):
+    trainer = make_trainer(name, dtype=torch.float32)
+    result = trainer.step(None, torch.tensor(values, dtype=torch.float32).reshape(4, 6))
+    assert np.isfinite(result).all()
+    assert all(torch.isfinite(value).all() for value in state_of(trainer).values())
