@@ -46,7 +46,7 @@ types: $(VENV)/.installed-lint ## Check types
 docs: $(VENV)/.installed-docs ## Build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.installed-benchmarks ## Run every benchmark (hours; or run one: .venv/bin/python benchmarks/NAME.py)
+bench: $(VENV)/.installed-benchmarks ## Run every benchmark (slow; or run one: .venv/bin/python benchmarks/NAME.py)
 	@for script in benchmarks/[!_]*.py; do \
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
