@@ -5,6 +5,7 @@ Each takes the weights and a batch and returns a :class:`BatchLoss`; options are
 by the estimator.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,8 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
 
     ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
     gradient reaches their encoder rows whether or not the score is positive, else a feature whose scores are negative
-    everywhere would stay dead.
+    everywhere would stay dead. In the tied form it reaches the atoms alone: their codes cannot shrink to what the residual
+    needs, so bias and gain would only be pushed down, and the dead stay dead.
     """
     n_dead = int(dead.sum())
     if not n_dead or not auxk_coef:
@@ -62,6 +64,8 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
     candidates = dead.nonzero()[:, 0]
     local = torch.topk(scores[:, candidates], n_used, dim=1, sorted=False).indices
     indices = candidates[local]
+    if weights.encoder is None:
+        weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
     codes = straight_relu(scores_at(weights, inputs, indices, scores))
     residual = residual.detach()
     error = mean_square(residual - decode(codes, weights.components, indices))
