@@ -61,9 +61,10 @@ def main():
         f"# Activations: {Path(args.data).name}, {X.shape[0]} x {X.shape[1]} {X.dtype}",
         "",
         f"skprojdict {skprojdict.__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}, numpy "
-        f"{np.__version__}, Python {platform.python_version()}; {platform.machine()}, {torch.get_num_threads()} threads.",
-        f"p = {args.n_components}, k = {args.n_nonzero_coefs}, {args.steps} steps of 1024 rows, seed {args.seed}; the last "
-        f"{args.test_rows} rows held out. FVU at 0, 1 and 3 refinements at transform, other parameters as trained.",
+        f"{np.__version__}, Python {platform.python_version()}; {platform.machine()}, {torch.get_num_threads()} "
+        f"threads. p = {args.n_components}, k = {args.n_nonzero_coefs}, {args.steps} steps of 1024 rows, seed "
+        f"{args.seed}; the last {args.test_rows} rows held out. FVU at 0, 1 and 3 refinements at transform, other "
+        "parameters as trained.",
         "",
         "| form | FVU | refined once | 3 times | L0 | dead | fit seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",

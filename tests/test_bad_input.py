@@ -105,7 +105,7 @@ def test_a_callable_penalty_is_checked(penalty, message):
 def test_other_columns_than_at_fit(Estimator):
     model = Estimator(**SMALL).fit(sparse_rows(60))
     for method in (model.transform, model.score, model.partial_fit):
-        with pytest.raises(ValueError, match="X has 5 features, but .* is expecting 16 features"):
+        with pytest.raises(ValueError, match=r"X has 5 features, but .* is expecting 16 features"):
             method(np.ones((10, 5)))
     with pytest.raises(ValueError, match="one column for each of the 24 atoms"):
         model.inverse_transform(np.ones((3, 5)))

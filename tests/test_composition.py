@@ -59,7 +59,8 @@ def test_grid_search_by_the_classifiers_score_in_two_processes(digits):
 
 @pytest.mark.parametrize("Estimator", ALL)
 def test_grid_search_on_the_estimators_own_score(Estimator):
-    search = GridSearchCV(Estimator(**SMALL), {"n_nonzero_coefs": [1, 4]}, cv=2, error_score="raise").fit(sparse_rows(200))
+    search = GridSearchCV(Estimator(**SMALL), {"n_nonzero_coefs": [1, 4]}, cv=2, error_score="raise")
+    search.fit(sparse_rows(200))
     assert search.best_params_ == {"n_nonzero_coefs": 4}
 
 
@@ -67,7 +68,8 @@ def test_grid_search_on_the_estimators_own_score(Estimator):
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_in_and_out(Estimator, library):
     frames = pytest.importorskip(library)
-    X = frames.DataFrame(sparse_rows(120), **({"columns" if library == "pandas" else "schema": [f"c{i}" for i in range(16)]}))
+    names = {"columns" if library == "pandas" else "schema": [f"c{i}" for i in range(16)]}
+    X = frames.DataFrame(sparse_rows(120), **names)
     model = Estimator(**SMALL).set_output(transform=library).fit(X)
     out = model.transform(X)
     assert isinstance(out, frames.DataFrame)
@@ -103,9 +105,8 @@ def test_html_names_the_estimator_and_its_parameters(Estimator):
 @pytest.mark.parametrize("Estimator", ALL)
 def test_sparse_codes_feed_a_classifier(Estimator, digits):
     X, y = digits
-    model = make_pipeline(
-        Estimator(32, n_nonzero_coefs=4, max_iter=2, random_state=0, sparse_output=True), LogisticRegression(max_iter=300)
-    )
+    dictionary = Estimator(32, n_nonzero_coefs=4, max_iter=2, random_state=0, sparse_output=True)
+    model = make_pipeline(dictionary, LogisticRegression(max_iter=300))
     assert model.fit(X[:300], y[:300]).score(X[:300], y[:300]) > 0.5
 
 

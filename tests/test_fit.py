@@ -121,9 +121,7 @@ def test_partial_fit_survives_a_pickle_with_its_moments(data, Estimator):
 
     model = Estimator(**SMALL).partial_fit(data[:300])
     twin = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(
-        model.partial_fit(data[300:]).components_, twin.partial_fit(data[300:]).components_
-    )
+    np.testing.assert_array_equal(model.partial_fit(data[300:]).components_, twin.partial_fit(data[300:]).components_)
 
 
 @pytest.mark.parametrize("Estimator", ALL)

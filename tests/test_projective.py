@@ -45,7 +45,9 @@ def test_score_is_the_variance_weighted_r2_of_the_reconstruction(data):
     assert isinstance(model.score(data), float)
 
 
-@pytest.mark.parametrize(("n_components", "k", "rows"), [(None, "auto", (128, 1)), (40, 100, (40, 40)), (4, "auto", (4, 1))])
+@pytest.mark.parametrize(
+    ("n_components", "k", "rows"), [(None, "auto", (128, 1)), (40, 100, (40, 40)), (4, "auto", (4, 1))]
+)
 @pytest.mark.filterwarnings("ignore:n_nonzero_coefs=100")
 def test_defaults_of_the_two_sizes(data, n_components, k, rows):
     model = P(n_components, n_nonzero_coefs=k, max_steps=2, random_state=0).fit(data)
@@ -180,9 +182,7 @@ def test_candidates_and_refinements_improve_the_reconstruction(data):
 
 
 def test_refinement_is_part_of_the_fit(data):
-    assert not np.array_equal(
-        P(n_refinements=1, **SMALL).fit(data).components_, P(**SMALL).fit(data).components_
-    )
+    assert not np.array_equal(P(n_refinements=1, **SMALL).fit(data).components_, P(**SMALL).fit(data).components_)
 
 
 def test_overlap_penalty_makes_atoms_that_fire_together_more_orthogonal(data):

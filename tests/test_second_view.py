@@ -79,7 +79,7 @@ def test_a_missing_target_says_what_to_do(Estimator, views):
 
 def test_targets_of_another_width_are_refused(fitted, views):
     A, Y = views
-    with pytest.raises(ValueError, match="y has 3 columns, but .* was fitted on 9"):
+    with pytest.raises(ValueError, match=r"y has 3 columns, but .* was fitted on 9"):
         fitted.score(A, Y[:, :3])
 
 

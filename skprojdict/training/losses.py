@@ -54,8 +54,8 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
 
     ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
     gradient reaches their encoder rows whether or not the score is positive, else a feature whose scores are negative
-    everywhere would stay dead. In the tied form it reaches the atoms alone: their codes cannot shrink to what the residual
-    needs, so bias and gain would only be pushed down, and the dead stay dead.
+    everywhere would stay dead. In the tied form it reaches the atoms alone: their codes cannot shrink to what the
+    residual needs, so bias and gain would only be pushed down, and the dead stay dead.
     """
     n_dead = int(dead.sum())
     if not n_dead or not auxk_coef:

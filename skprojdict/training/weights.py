@@ -2,7 +2,7 @@
 """What is trained: the tensors of a dictionary, in units where the mean centred row has norm 1."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -54,7 +54,7 @@ class Weights:
     def clone(self):
         """A detached copy."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Weights(**{name: None if v is None else v.detach().clone() for name, v in values.items()})
+        return replace(self, **{name: v.detach().clone() for name, v in values.items() if v is not None})
 
     def encoder_rows(self):
         """Encoder matrix (p, m), and the factor that its products are still to be multiplied by (None: none)."""
@@ -79,6 +79,8 @@ class Weights:
     def project_gradient(self):
         """Take the part of each atom's gradient along the atom off: it would only change the norm."""
         grad = self.components.grad
+        if grad is None:
+            return
         along = (grad * self.components).sum(1, keepdim=True)
         grad.addcmul_(self.components, along, value=-1.0)
 
