@@ -65,7 +65,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     encoder_loss : {"coefficients", "penalty"}, default="coefficients"
         "coefficients": scores regress the solved coefficients, ``|| relu(e_S) - stopgrad(beta_S) ||^2``, beside what
         they learn through a score-dependent penalty. "penalty": through the penalty alone, as in the paper.
-    candidate_factor : float, default=1.0
+    candidate_factor : float, default=2.0
         The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
@@ -198,7 +198,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         dimension_budget=None,
         budget_measure="estimate",
         encoder_loss="coefficients",
-        candidate_factor=1.0,
+        candidate_factor=2.0,
         n_refinements=0,
         overlap_penalty=0.0,
         prefix_sizes=None,

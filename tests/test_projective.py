@@ -11,7 +11,8 @@ from skprojdict.solvers.penalties import dimension_estimate
 from .data import fvu, scaled, scores_of, sparse_rows
 
 P = ProjectiveDictionaryLearning
-SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "max_iter": 5, "random_state": 0}
+# Candidates are pruned by their coefficients, which is tested below; the other tests look at the plain selection.
+SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "candidate_factor": 1.0, "max_iter": 5, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,18 @@ def test_candidates_and_refinements_improve_the_reconstruction(data):
     assert (model.transform(data) != 0).sum(axis=1).max() <= 3
 
 
+def test_candidates_are_pruned_to_the_largest_coefficients(data):
+    model = P(**{**SMALL, "candidate_factor": 2.0}).fit(data)
+    scores, codes = scores_of(model, data), model.transform(data)
+    for x, e, z in zip(data[:40], scores, codes, strict=False):
+        candidates = np.array([j for j in np.argsort(-e)[:6] if e[j] > 0])
+        solved = np.linalg.lstsq(model.components_[candidates].T, x - model.mean_, rcond=None)[0]
+        kept = candidates[np.argsort(-solved)[:3]]
+        assert set(np.flatnonzero(z)) == set(kept)
+        expected = np.linalg.lstsq(model.components_[kept].T, x - model.mean_, rcond=None)[0]
+        np.testing.assert_allclose(z[kept], expected, atol=1e-9)
+
+
 def test_refinement_is_part_of_the_fit(data):
     assert not np.array_equal(P(n_refinements=1, **SMALL).fit(data).components_, P(**SMALL).fit(data).components_)
 
@@ -246,6 +259,7 @@ def test_sparse_output_equals_dense_output(data):
 
 
 def test_projection_beats_the_additive_decoder_on_the_same_selection(data):
-    topk = TopKDictionaryLearning(**{**SMALL, "max_iter": 20}).fit(data)
-    projective = P(**{**SMALL, "max_iter": 20}).fit(data)
+    options = {"n_components": 32, "n_nonzero_coefs": 3, "max_iter": 20, "random_state": 0}
+    topk = TopKDictionaryLearning(**options).fit(data)
+    projective = P(candidate_factor=1.0, **options).fit(data)
     assert fvu(projective, data) < fvu(topk, data)
