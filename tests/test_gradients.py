@@ -183,6 +183,23 @@ def test_overlap(rng, chunk_size):
     assert_allclose(overlap(F, c, indices, chunk_size=chunk_size).detach(), direct.detach(), atol=1e-13)
 
 
+@pytest.mark.parametrize("penalty", ["exact", "softplus"])
+def test_overlap_is_weighted_by_effective_dimension(rng, penalty):
+    """c = s / (1 + s), and 1 in exact mode, averaged over rows."""
+    weights = make_weights(rng, "untied", importance=penalty not in FREE)
+    targets, dead = tensor(rng, N, D), torch.zeros(P, dtype=torch.bool)
+    with torch.no_grad():
+        plain = projective_loss(weights, None, targets, dead, **options(penalty))
+        charged = projective_loss(weights, None, targets, dead, **options(penalty, overlap_penalty=0.7))
+        scores = weights.all_scores(targets - weights.mean).gather(1, plain.indices)
+        active = (scores > 0).to(scores.dtype)
+        s = active if penalty == "exact" else torch.nn.functional.softplus(0.8 * scores) / 0.3 * active
+        shares = s if penalty == "exact" else s / (1 + s)
+        goal = 0.7 * overlap(weights.components, shares, plain.indices).mean()
+    assert (charged.loss - plain.loss).item() == pytest.approx(goal.item())
+    assert goal.item() > 1e-3
+
+
 def test_outer_sum_is_the_dense_product(rng):
     indices = supports(rng, k=4)
     indices[0] = 3
@@ -366,6 +383,9 @@ def test_regression_of_coefficients_in_closed_form(rng, form):
     assert (e < 0).any()
     beta = ridge.project(a, weights.components.detach(), batch.indices, torch.full_like(e, 1 / 0.3)).coefs
     error = e.clamp_min(0) - beta
+    if form == "untied":  # what is regressed is held fixed: the atoms are not bent towards the scores
+        own = torch.autograd.grad(plain.loss, weights.components)[0]
+        assert_allclose(weights.components.grad, own, atol=1e-12)
     assert batch.loss.item() - plain.loss.item() == pytest.approx(error.pow(2).sum(1).mean().item())
     q = torch.zeros_like(scores).scatter_add_(1, batch.indices, 2 * error / N)
     assert_allclose(weights.bias.grad, q.sum(0), atol=1e-12)
@@ -441,7 +461,10 @@ def test_auxk_reaches_the_encoder_of_the_chosen_dead_features(rng, name, form):
         assert not set(batch.indices[batch.fired].tolist()) & {1, 4, 6}
         leaves = [weights.bias, weights.components if form == "tied" else weights.encoder]
         grads.append(torch.autograd.grad(batch.loss, leaves, allow_unused=True))
-    for without, reached in zip(*grads, strict=True):
+    for i, (without, reached) in enumerate(zip(*grads, strict=True)):
+        if form == "tied" and i == 0:  # a bias that no other term moves would only drift
+            assert reached is without is None or torch.equal(reached, without)
+            continue
         difference = reached if without is None else reached - without
         changed = difference.reshape(P, -1).abs().max(1).values > 0
         assert changed.nonzero()[:, 0].tolist() == [1, 6]

@@ -146,11 +146,35 @@ def test_conjugate_gradients_agree_with_cholesky(backend, rng, dtype, exact):
         assert_allclose(other, one, rtol=0, atol={"float32": 1e-3, "float64": 1e-8}[dtype])
 
 
+def test_dual_least_norm_keeps_its_digits(rng):
+    """More atoms than columns, of a Gram matrix far from the identity: one step of refinement takes out the shift."""
+    left, right = np.linalg.qr(rng.standard_normal((12, 12)))[0], np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    X = left[:, :6] @ np.diag(np.geomspace(1, 1e-3, 6)) @ right
+    Y, indices = rng.standard_normal((5, 6)), np.tile(np.arange(12), (5, 1))
+    coefs, reconstruction = project(Y, X, indices, np.ones((5, 12)), exact=True)
+    truth = least_norm(Y, X, indices, np.ones((5, 12)))
+    assert_allclose(coefs, truth, rtol=0, atol=1e-10 * np.abs(truth).max())
+    assert_allclose(reconstruction, Y, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
 def test_conjugate_gradients_converge_on_hard_rows(rng, condition):
     given = rows_of_condition(rng, condition, n=40)
     direct, iterated = project(*given, exact=True), project(*given, exact=True, solver="cg")
     assert_allclose(iterated.coefs, direct.coefs, rtol=0, atol=1e-8 * np.abs(direct.coefs).max())
+
+
+def test_conjugate_gradients_do_not_leave_a_singular_system(rng):
+    """Many atoms on few columns: steps along null vectors, which only rounding suggests, would never end."""
+    Y, F, indices, weights = problem(rng, n=300, d=4, p=60, k=20)
+    direct = project(Y, F, indices, weights, exact=True).coefs
+    iterated = project(Y, F, indices, weights, exact=True, solver="cg").coefs
+    assert_allclose(iterated, direct, rtol=0, atol=1e-8)
+    repeated = np.concatenate([indices[:, :3]] * 5, axis=1)
+    both = [
+        project(Y, F, repeated, np.ones((300, 15)), exact=True, solver=s).reconstruction for s in ("cholesky", "cg")
+    ]
+    assert_allclose(*both, rtol=0, atol=1e-8)
 
 
 def test_conjugate_gradients_stop_at_their_limit_and_start_warm(rng):
@@ -396,6 +420,10 @@ def test_each_ragged_row_factorises_its_smaller_side(rng, monkeypatch, exact):
     assert len(sizes) == 10
     assert max(sizes) == 16  # never k x k where k > d
     assert sorted(sizes)[:2] < [16, 16]  # and short rows stay small
+    # Rows just short of the number of columns share no chunk with longer ones, which would make them 16 x 16 too.
+    sizes.clear()
+    project(Y[:4], F, indices[:4], ragged_weights(rng, [12, 13, 20, 21], 40), ragged=True, exact=exact)
+    assert sorted(sizes) == [13, 13, 16, 16]
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -47,9 +47,9 @@ def project(
     weights : array of shape (n, K)
         Precisions s_j = 1 / lambda_j >= 0. Padding has weight 0, wherever its index points.
     exact : bool, default=False
-        Exact mode: least squares of minimum norm. Cholesky where the pivots are safe (above 1e-9 of the largest
-        diagonal entry in float64, 1e-4 in float32), else eigendecomposition without the eigenvalues below
-        K times the machine epsilon of the largest.
+        Exact mode: least squares of minimum norm. Cholesky where the pivots are safe (above 1e-6 of the largest
+        diagonal entry in float64, 1e-3 in float32), else eigendecomposition without the eigenvalues below
+        max(K, d) times the machine epsilon of the largest.
     solver : {"cholesky", "cg"}, default="cholesky"
         Direct, or batched conjugate gradients.
     cg_max_iter : int, default=None

@@ -162,7 +162,7 @@ def _ridge_by_eigh(X, weights):
     xp = array_namespace(X)
     A = scaled_gram(X, weights)
     level = 1 / xp.sqrt(xp.linalg.diagonal(A))
-    vectors, inverted = _pseudo_inverse_parts(A * level[:, :, None] * level[:, None, :])
+    vectors, inverted = _pseudo_inverse_parts(A * level[:, :, None] * level[:, None, :], X.shape[2])
     scale = level * xp.sqrt(weights)
 
     def of_vector(B):
@@ -177,22 +177,27 @@ def _ridge_by_eigh(X, weights):
 
 
 def _tolerances(dtype, xp):
-    """Shift that lets a semi-definite factorisation through, and the smallest pivot that we trust, both relative."""
+    """Shift that lets a semi-definite factorisation through, and the smallest pivot that we trust, both relative.
+
+    A small pivot magnifies the rounding in those after it, so it must stay well above the root of the machine epsilon:
+    else the pivots of a singular matrix may all look sound.
+    """
     eps = float(xp.finfo(dtype).eps)
-    return 8 * eps, 1e-9 if eps < 1e-10 else 1e-4
+    return 8 * eps, 1e-6 if eps < 1e-10 else 1e-3
 
 
-def _pseudo_inverse_parts(G):
+def _pseudo_inverse_parts(G, n_terms=0):
     """Eigenvectors, and inverted eigenvalues with those below ``K eps`` of the largest one set to 0.
 
-    A matrix that is not finite gives NaN, as it does in a Cholesky factor; LAPACK would raise for the whole stack.
+    K is the size of G, or the number of terms in each of its sums where that is larger. A matrix that is not finite
+    gives NaN, as it does in a Cholesky factor; LAPACK would raise for the whole stack.
     """
     xp = array_namespace(G)
     finite = xp.all(xp.isfinite(G), axis=(-2, -1))
     values, vectors = xp.linalg.eigh(
         xp.where(finite[:, None, None], G, xp.eye(G.shape[-1], dtype=G.dtype, device=device(G)))
     )
-    cutoff = G.shape[-1] * float(xp.finfo(G.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
+    cutoff = max(G.shape[-1], n_terms) * float(xp.finfo(G.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
     keep = (values > cutoff) & (values > float(xp.finfo(G.dtype).smallest_normal))
     inverted = xp.where(keep, 1 / xp.where(keep, values, xp.ones_like(values)), xp.zeros_like(values))
     return vectors, xp.where(finite[:, None], inverted, xp.full_like(inverted, math.nan))
@@ -207,7 +212,7 @@ class _SafeInverse(NamedTuple):
     inverted: Any
 
 
-def _safe_inverse(G):
+def _safe_inverse(G, n_terms=0):
     xp = array_namespace(G)
     shift, smallest = _tolerances(G.dtype, xp)
     diagonal = xp.linalg.diagonal(G)
@@ -219,7 +224,7 @@ def _safe_inverse(G):
     unsafe = nonzero_rows(~safe)
     vectors = inverted = None
     if unsafe.shape[0]:
-        vectors, inverted = _pseudo_inverse_parts(xp.take(G, unsafe, axis=0))
+        vectors, inverted = _pseudo_inverse_parts(xp.take(G, unsafe, axis=0), n_terms)
         eye = xp.eye(G.shape[-1], dtype=G.dtype, device=device(G))
         factor = xp.where(safe[:, None, None], factor, eye)
     return _SafeInverse(factor, unsafe, vectors, inverted)
@@ -247,7 +252,7 @@ def masked_gram(X, present):
 
 def _exact_primal(X, present):
     G = masked_gram(X, present)
-    inverse = _safe_inverse(G)
+    inverse = _safe_inverse(G, X.shape[2])
 
     def of_vector(B):
         return _apply_safe(inverse, B * present) * present
@@ -266,7 +271,7 @@ def _exact_primal(X, present):
 def _exact_dual(X):
     """Minimum norm through ``M = X^T X`` (d x d): ``beta = X M^+ y``."""
     xp = array_namespace(X)
-    inverse = _safe_inverse(xp.matrix_transpose(X) @ X)
+    inverse = _safe_inverse(xp.matrix_transpose(X) @ X, X.shape[1])
 
     def of_target(Y):
         w = _apply_safe(inverse, Y)
@@ -282,7 +287,7 @@ def _exact_dual(X):
 def _rank(X):
     xp = array_namespace(X)
     G = gram(X) if X.shape[1] <= X.shape[2] else xp.matrix_transpose(X) @ X
-    return xp.sum(xp.astype(_pseudo_inverse_parts(G)[1] > 0, X.dtype), axis=-1)
+    return xp.sum(xp.astype(_pseudo_inverse_parts(G, max(X.shape[1:]))[1] > 0, X.dtype), axis=-1)
 
 
 def _conjugate_gradient_inverse(X, weights, max_iter):
