@@ -17,11 +17,13 @@ from ._array import array_namespace, check_same_namespace, device, from_torch, t
 from ._base import _BaseDictionary
 from ._validation import (
     check_initial_components,
+    check_selection_dtype,
     resolve_n_components,
     resolve_n_nonzero,
     validate_rows,
     validate_second_view,
 )
+from .solvers.select import score_all
 
 # Scale, starting atoms and the encoder's start are taken from at most this many rows (or one row an atom).
 SAMPLE_ROWS = 16384
@@ -44,6 +46,7 @@ _CONSTRAINTS = {
     "tol": [Interval(Real, 0, None, closed="left")],
     "warm_start": ["boolean"],
     "device": [None, str, Hidden(Options(object, {None}))],
+    "selection_dtype": [None, StrOptions({"bfloat16", "float16"})],
     "chunk_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "sparse_output": ["boolean"],
     "random_state": ["random_state"],
@@ -158,6 +161,7 @@ class _NeuralDictionary(_BaseDictionary):
                     f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
                 )
         if reset:
+            check_selection_dtype(self)
             self._check_options(X.shape[1], Y.shape[1])
         return X, Y
 
@@ -174,7 +178,7 @@ class _NeuralDictionary(_BaseDictionary):
         dtype = torch.float64 if "float64" in str(X.dtype) else torch.float32
         rng = check_random_state(self.random_state)
         p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
-        self._k = k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
+        k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
             units = self._set_units(X, Y, p, rng)
             weights = fresh_weights(
@@ -331,10 +335,16 @@ class _NeuralDictionary(_BaseDictionary):
 
     # ---- coding
 
-    def _scores(self, X):
+    @property
+    def _k(self):
+        """Atoms a row at most, from the parameter as it is now: it may change between fit and transform."""
+        return resolve_n_nonzero(self.n_nonzero_coefs, *self.components_.shape, warn=False)
+
+    def _scores(self, X, n_exact):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
         inputs = (X - self.encoder_mean_) / self.encoder_scale_
-        return inputs, inputs @ self.encoder_components_.T + self.encoder_bias_
+        precision = {"selection_dtype": self.selection_dtype, "n_exact": n_exact, "chunk_size": self.chunk_size}
+        return inputs, score_all(inputs, self.encoder_components_, self.encoder_bias_, **precision)
 
     @available_if(_second_view)
     def predict(self, X):

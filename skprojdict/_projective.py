@@ -11,7 +11,7 @@ from ._array import array_namespace
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.refine import choose_support, weights_of
+from .solvers.refine import choose_support, n_candidates, weights_of
 from .solvers.ridge import project, sampled_products
 
 
@@ -66,10 +66,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "coefficients": scores regress the solved coefficients, ``|| relu(e_S) - stopgrad(beta_S) ||^2``, beside what
         they learn through a score-dependent penalty. "penalty": through the penalty alone, as in the paper.
     candidate_factor : float, default=2.0
-        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients.
+        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients. Not with
+        ``target="y"``, where the selection must do without the target.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
-        the residual, solve, keep the k largest coefficients.
+        the residual, solve, keep the k largest coefficients. Only with ``target="X"``.
     overlap_penalty : float, default=0.0
         Weight of ``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over the selected atoms, with c = s / (1 + s), or 1 in exact
         mode.
@@ -108,6 +109,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Start a new ``fit`` from the fitted weights, centres and scale.
     device : str or None, default=None
         Where torch trains. None: where X is.
+    selection_dtype : {"bfloat16", "float16"} or None, default=None
+        Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again
+        are scored once more in full precision. None: full precision throughout.
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
@@ -217,6 +221,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         tol=0.0,
         warm_start=False,
         device=None,
+        selection_dtype=None,
         chunk_size="auto",
         sparse_output=False,
         random_state=None,
@@ -252,6 +257,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.tol = tol
         self.warm_start = warm_start
         self.device = device
+        self.selection_dtype = selection_dtype
         self.chunk_size = chunk_size
         self.sparse_output = sparse_output
         self.random_state = random_state
@@ -270,6 +276,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             prefixes=resolve_prefixes(self.prefix_sizes, n_components, k),
             auxk=max(1, n_targets // 2),
             auxk_coef=self.auxk_coef,
+            selection_dtype=self.selection_dtype,
         )
 
     def _parts(self):
@@ -280,6 +287,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "threshold": self.selection == "threshold",
         }
 
+    @property
+    def _candidate_factor(self):
+        return 1.0 if self.target == "y" else self.candidate_factor
+
     def _coding(self, k):
         """Keywords of :func:`choose_support`: the one description of the coder, at fit and at transform."""
         return {
@@ -287,7 +298,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "selection": self.selection,
             "dimension_budget": self.dimension_budget,
             "budget_measure": self.budget_measure,
-            "candidate_factor": self.candidate_factor,
+            "candidate_factor": self._candidate_factor,
             "n_refinements": self.n_refinements,
             "positive_code": self.positive_code,
             "penalty": {
@@ -306,7 +317,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         }
 
     def _code(self, X, Y):
-        inputs, scores = self._scores(X)
+        p = self.components_.shape[0]
+        n_exact = None if self._k is None else n_candidates(self._k, self._candidate_factor, p)
+        inputs, scores = self._scores(X, n_exact)
         scores = scores * getattr(self, "importance_gain_", 1.0)
         coding = self._coding(self._k)
         threshold = getattr(self, "threshold_", 0.0)
@@ -318,7 +331,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         if Y is None:
             bias = xp.reshape(xp.take(self.coef_bias_, xp.reshape(support.indices, (-1,))), support.indices.shape)
             coefs = sampled_products(self.coef_components_, support.indices, inputs, chunk_size=self.chunk_size) + bias
-            coefs = xp.where(support.active, coefs, xp.zeros_like(coefs))
+            used = support.active & (coefs > 0) if self.positive_code else support.active
+            coefs = xp.where(used, coefs, xp.zeros_like(coefs))
         else:
             weights = weights_of(support, **coding["penalty"])
             coefs = project(target, self.components_, support.indices, weights, **coding["solve"]).coefs

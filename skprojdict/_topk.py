@@ -57,6 +57,9 @@ class TopKDictionaryLearning(_NeuralDictionary):
         Start a new ``fit`` from the fitted weights, centres and scale.
     device : str or None, default=None
         Where torch trains. None: where X is.
+    selection_dtype : {"bfloat16", "float16"} or None, default=None
+        Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again
+        are scored once more in full precision. None: full precision throughout.
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
@@ -122,6 +125,7 @@ class TopKDictionaryLearning(_NeuralDictionary):
         tol=0.0,
         warm_start=False,
         device=None,
+        selection_dtype=None,
         chunk_size="auto",
         sparse_output=False,
         random_state=None,
@@ -142,6 +146,7 @@ class TopKDictionaryLearning(_NeuralDictionary):
         self.tol = tol
         self.warm_start = warm_start
         self.device = device
+        self.selection_dtype = selection_dtype
         self.chunk_size = chunk_size
         self.sparse_output = sparse_output
         self.random_state = random_state
@@ -149,13 +154,14 @@ class TopKDictionaryLearning(_NeuralDictionary):
     def _loss(self, n_components, n_targets, k):
         from .training.losses import topk_loss
 
-        return partial(topk_loss, k=k, auxk=max(1, n_targets // 2), auxk_coef=self.auxk_coef)
+        auxk = max(1, n_targets // 2)
+        return partial(topk_loss, k=k, auxk=auxk, auxk_coef=self.auxk_coef, selection_dtype=self.selection_dtype)
 
     def _parts(self):
         return {"tied": self.tied, "importance": False, "head": False, "threshold": False}
 
     def _code(self, X, Y):
-        _, scores = self._scores(X)
+        _, scores = self._scores(X, self._k)
         support = select(scores, self._k)
         xp = array_namespace(scores)
         if Y is None:

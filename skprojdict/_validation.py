@@ -89,25 +89,24 @@ def resolve_n_components(n_components, n_targets):
     return 8 * n_targets if n_components is None else int(n_components)
 
 
-def resolve_n_nonzero(n_nonzero_coefs, n_components, n_targets):
+def resolve_n_nonzero(n_nonzero_coefs, n_components, n_targets, *, warn=True):
     """Number of atoms a row at most; None stays None (every positive score).
 
     "auto" is a tenth of the target columns, at least 1 and at most ``n_components``. A number larger than
-    ``n_components`` is clipped, with one warning.
+    ``n_components`` is clipped, with one warning (``warn=False``: in silence).
     """
     if n_nonzero_coefs is None:
         return None
     if isinstance(n_nonzero_coefs, str):
         return min(n_components, max(1, n_targets // 10))
-    if n_nonzero_coefs > n_components:
+    if n_nonzero_coefs > n_components and warn:
         warnings.warn(
             f"n_nonzero_coefs={n_nonzero_coefs} is larger than n_components={n_components}: every row uses at most "
             f"{n_components} atoms. Lower n_nonzero_coefs or raise n_components to silence this.",
             UserWarning,
             stacklevel=2,
         )
-        return n_components
-    return int(n_nonzero_coefs)
+    return min(n_components, int(n_nonzero_coefs))
 
 
 def check_projective_options(est, *, n_features, n_targets):
@@ -137,11 +136,33 @@ def check_projective_options(est, *, n_features, n_targets):
             "gradient: an untied encoder would never move. Use encoder_loss='coefficients', tied=True, or a penalty "
             "that depends on the score."
         )
+    if est.target == "y" and est.n_refinements:
+        raise ValueError(
+            f"n_refinements={est.n_refinements} selects atoms by their fit to the target, which prediction from X does "
+            "not know. Set n_refinements=0 with target='y'."
+        )
     if est.tied and n_features != n_targets:
         raise ValueError(
             f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and "
             f"{n_targets}. Set tied=False."
         )
+
+
+def check_selection_dtype(est):
+    """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
+    if est.selection_dtype is None:
+        return
+    for name, value, wanted in (
+        ("n_nonzero_coefs", est.n_nonzero_coefs, "a number or 'auto'"),
+        ("selection", getattr(est, "selection", "top_k"), "'top_k' or 'budget'"),
+        ("prefix_sizes", getattr(est, "prefix_sizes", None), "None"),
+    ):
+        refused = {"n_nonzero_coefs": value is None, "selection": value == "threshold"}.get(name, value is not None)
+        if refused:
+            raise ValueError(
+                f"selection_dtype={est.selection_dtype!r} scores a known number of candidates again in full precision, "
+                f"which needs {name} to be {wanted}; got {name}={value!r}. Set selection_dtype=None."
+            )
 
 
 def resolve_prefixes(prefix_sizes, n_components, k):

@@ -194,6 +194,32 @@ def test_candidates_are_pruned_to_the_largest_coefficients(data):
         np.testing.assert_allclose(z[kept], expected, atol=1e-9)
 
 
+def test_the_number_of_coefficients_may_change_after_the_fit(data):
+    model = P(**SMALL).fit(data)
+    errors = [fvu(model.set_params(n_nonzero_coefs=k), data) for k in (1, 3, 6)]
+    assert errors[0] > errors[1] > errors[2]
+    assert (model.transform(data) != 0).sum(axis=1).max() == 6
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_selection_learns_the_same_dictionary(dtype):
+    X = sparse_rows(n=2000, d=32, p=128, k=4).astype(np.float32)
+    options = {"n_components": 256, "n_nonzero_coefs": 4, "max_iter": 5, "random_state": 0}
+    plain, low = P(**options).fit(X), P(selection_dtype=dtype, **options).fit(X)
+    assert not np.array_equal(plain.components_, low.components_)
+    assert fvu(low, X) == pytest.approx(fvu(plain, X), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"n_nonzero_coefs": None}, {"selection": "threshold"}, {"prefix_sizes": (4,)}],
+    ids=lambda o: next(iter(o)),
+)
+def test_low_precision_selection_needs_a_number_of_candidates(data, options):
+    with pytest.raises(ValueError, match=f"which needs {next(iter(options))} to be"):
+        P(**{**SMALL, "selection_dtype": "bfloat16", **options}).fit(data)
+
+
 def test_refinement_is_part_of_the_fit(data):
     assert not np.array_equal(P(n_refinements=1, **SMALL).fit(data).components_, P(**SMALL).fit(data).components_)
 
@@ -218,7 +244,6 @@ def test_prefixes_reconstruct_by_themselves(data):
         first.__dict__.update(model.__dict__)
         for name in ("components_", "encoder_components_", "encoder_bias_"):
             setattr(first, name, getattr(model, name)[:8])
-        first._k = 2
         return fvu(first, data)
 
     nested = prefix_fvu(P(prefix_sizes=(8, 16), **options).fit(data))

@@ -100,6 +100,18 @@ def test_partial_fit_takes_pairs(views):
     assert model.score_projection(A, Y) > 0.5
 
 
+def test_refinement_needs_to_know_the_target(views):
+    with pytest.raises(ValueError, match=r"n_refinements=1.*Set n_refinements=0"):
+        ProjectiveDictionaryLearning(**SMALL, n_refinements=1).fit(*views)
+
+
+def test_positive_codes_are_predicted_too(views):
+    A, Y = views
+    model = ProjectiveDictionaryLearning(**{**SMALL, "max_iter": 5}, positive_code=True).fit(A, Y)
+    assert model.transform(A).min() >= 0
+    assert model.project(A, Y).min() >= 0
+
+
 def test_tying_needs_as_many_columns(views):
     with pytest.raises(ValueError, match=r"tied=True.*got 12 and 9"):
         ProjectiveDictionaryLearning(**SMALL, tied=True).fit(*views)

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict._array import scatter_rows, top_k
 from skprojdict.solvers.penalties import dimension_estimate, precisions
 from skprojdict.solvers.ridge import effective_dimension
-from skprojdict.solvers.select import Support, fit_budget, keep_best, select
+from skprojdict.solvers.select import Support, fit_budget, keep_best, score_all, select
 
 SCORES = np.array([[0.5, -1.0, 3.0, 0.0, 2.0], [-1.0, -2.0, -0.5, -3.0, 0.0], [1.0, 4.0, 0.2, 5.0, 0.1]])
 PENALTY = {"penalty": "inverse_square", "alpha": 0.7}
@@ -188,3 +188,29 @@ def test_keep_best_sorts_and_never_wakes_padding(backend):
     assert best.added[1, 0]
     wide = keep_best(support, ranking, 9)
     assert chosen(wide) == [[5, 3, 7], [2]]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_proposals_select_what_full_precision_does(dtype):
+    """The set differs only where scores are closer than the rounding of the proposal."""
+    import torch
+
+    torch.manual_seed(3)
+    inputs = torch.nn.functional.normalize(torch.randn(400, 48), dim=1)
+    encoder = torch.nn.functional.normalize(torch.randn(1024, 48), dim=1)
+    bias = 0.05 * torch.randn(1024)
+    exact = score_all(inputs, encoder, bias)
+    proposed = score_all(inputs, encoder, bias, selection_dtype=dtype, n_exact=16)
+    wanted, got = select(exact, 16), select(proposed, 16)
+    differ = ~(got.indices.sort(1).values == wanted.indices.sort(1).values).all(1)
+    # The gap between the 16th and the 41st score is far above bfloat16's rounding of them in nearly every row.
+    assert differ.float().mean() < 0.01
+    torch.testing.assert_close(got.scores[~differ], wanted.scores[~differ], atol=1e-6, rtol=0)
+    best = exact.topk(16, dim=1).values
+    torch.testing.assert_close(exact.gather(1, got.indices).min(1).values, best.min(1).values, atol=4e-3, rtol=0)
+
+
+def test_low_precision_is_for_torch_and_large_dictionaries_only(rng):
+    inputs, encoder, bias = rng.standard_normal((9, 5)), rng.standard_normal((40, 5)), rng.standard_normal(40)
+    plain = inputs @ encoder.T + bias
+    np.testing.assert_array_equal(score_all(inputs, encoder, bias, selection_dtype="bfloat16", n_exact=4), plain)

@@ -86,6 +86,11 @@ def _padding_last(support):
     return Support(*(take_along_rows(part, order) for part in support))
 
 
+def n_candidates(k, candidate_factor, n_components):
+    """How many atoms the encoder proposes for each row, before pruning to k."""
+    return min(n_components, max(k, round(candidate_factor * k)))
+
+
 def choose_support(
     scores,
     Y,
@@ -130,7 +135,7 @@ def choose_support(
     """
     p = components.shape[0]
     several = k is not None and candidate_factor > 1 and Y is not None and selection == "top_k"
-    first = min(p, max(k, round(candidate_factor * k))) if several else k
+    first = n_candidates(k, candidate_factor, p) if several else k
     support = select(scores, first, selection=selection, threshold=threshold, positive=positive_scores)
     if selection == "budget":
         limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}

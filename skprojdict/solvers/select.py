@@ -3,9 +3,9 @@
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, take_along_rows, top_k
+from .._array import array_namespace, is_torch_namespace, take_along_rows, top_k
 from .penalties import precisions
-from .ridge import prefix_dimensions
+from .ridge import prefix_dimensions, sampled_products
 
 
 class Support(NamedTuple):
@@ -19,6 +19,41 @@ class Support(NamedTuple):
     scores: Any
     active: Any
     added: Any = None
+
+
+def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chunk_size="auto"):
+    """Scores ``E a + b`` of every atom.
+
+    With a ``selection_dtype`` the product is taken in that precision, a margin of candidates beyond the ``n_exact``
+    largest is scored again in full precision, and all other scores are held below those: the ``n_exact`` largest are
+    exact, and differ from those of full precision only where scores are closer than the rounding. Only torch has such
+    products; other namespaces score exactly.
+
+    Parameters
+    ----------
+    inputs : array of shape (n, m)
+    encoder : array of shape (p, m)
+    bias : array of shape (p,)
+    selection_dtype : {"bfloat16", "float16"}, default=None
+        None: full precision throughout.
+    n_exact : int, default=None
+        How many of the largest scores of a row must be right; None: all.
+
+    Returns
+    -------
+    scores : array of shape (n, p)
+    """
+    xp = array_namespace(inputs)
+    p = encoder.shape[0]
+    n_proposed = p if n_exact is None else n_exact + n_exact // 2 + 16
+    if selection_dtype is None or n_proposed >= p or not is_torch_namespace(xp):
+        return inputs @ encoder.T + bias
+    low = getattr(xp, selection_dtype)
+    proposed = xp.astype(xp.astype(inputs, low) @ xp.astype(encoder, low).T, inputs.dtype) + bias
+    candidates = top_k(proposed, n_proposed)[1]
+    exact = sampled_products(encoder, candidates, inputs, chunk_size=chunk_size) + bias[candidates]
+    ceiling = xp.min(exact, axis=1, keepdims=True)
+    return xp.minimum(proposed, ceiling).scatter(1, candidates, exact)
 
 
 def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):

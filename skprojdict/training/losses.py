@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ..solvers.penalties import DEFAULT_STRENGTH, dimension_estimate, precisions
-from ..solvers.refine import choose_support
+from ..solvers.refine import choose_support, n_candidates
 from ..solvers.select import select
 from .autograd import decode, overlap, projected, selected_scores
 
@@ -49,7 +49,7 @@ def mean_square(rows):
     return rows.pow(2).sum(1).mean()
 
 
-def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
+def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True):
     """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
 
     ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
@@ -66,23 +66,24 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef):
     indices = candidates[local]
     if weights.encoder is None:
         weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
-    codes = straight_relu(scores_at(weights, inputs, indices, scores))
+    codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None))
     residual = residual.detach()
     error = mean_square(residual - decode(codes, weights.components, indices))
     total = mean_square(residual).clamp_min(torch.finfo(residual.dtype).tiny)
     return auxk_coef * (error / total)
 
 
-def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef):
+def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
     """TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK (Gao et al., 2024, section 2)."""
     a, y = weights.centred(inputs, targets)
-    scores = weights.all_scores(a.detach())
+    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
+    exact_scores = selection_dtype is None
     support = select(scores, k)
-    selected = scores_at(weights, a, support.indices, scores)
+    selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
     codes = torch.where(support.active, selected, torch.zeros_like(selected))
     residual = y - decode(codes, weights.components, support.indices)
     squared_error = mean_square(residual)
-    aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
+    aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
     variance = mean_square(targets - targets.mean(0))
     return BatchLoss(squared_error + aux, squared_error.detach(), variance, support.indices, support.active)
 
@@ -99,6 +100,7 @@ def projective_loss(
     prefixes,
     auxk,
     auxk_coef,
+    selection_dtype=None,
 ):
     """Projective dictionary: squared error of the projection, and what trains the encoder.
 
@@ -113,7 +115,9 @@ def projective_loss(
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
-    scores = weights.all_scores(a.detach())
+    exact_scores = selection_dtype is None
+    n_exact = None if exact_scores else n_candidates(coding["k"], coding["candidate_factor"], weights.bias.shape[0])
+    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
         learn_threshold(weights.threshold, scores if gain is None else scores * gain.detach(), coding["k"])
@@ -129,10 +133,11 @@ def projective_loss(
             coding={**coding, "k": k},
             encoder_loss=encoder_loss,
             overlap_penalty=overlap_penalty,
+            exact_scores=exact_scores,
         )
         total = total + part.loss
     total = total / len(prefixes)
-    aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef)
+    aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
     variance = mean_square(targets - targets.mean(0))
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
 
@@ -157,7 +162,7 @@ class _Part(NamedTuple):
     fired: torch.Tensor
 
 
-def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty):
+def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, exact_scores):
     components = weights.components
     whole = size == components.shape[0]
     atoms = components if whole else components[:size]
@@ -169,7 +174,7 @@ def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overl
     with torch.no_grad():
         important = scores if gain is None else scores * gain
         support = choose_support(important, y.detach(), atoms.detach(), **coding)
-    selected = scores_at(weights, a, support.indices, scores)
+    selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(y, atoms, s, support.indices, envelope=exact, **solve)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from ..solvers.select import score_all
+
 
 @dataclass
 class Weights:
@@ -68,12 +70,12 @@ class Weights:
         return inputs - self.input_mean, targets - self.mean
 
     @torch.no_grad()
-    def all_scores(self, centred_inputs):
-        """Scores (n, p) of every atom."""
+    def all_scores(self, centred_inputs, **precision):
+        """Scores (n, p) of every atom; ``precision`` as in :func:`skprojdict.solvers.select.score_all`."""
         rows, gain = self.encoder_rows()
         if gain is not None:
             centred_inputs = centred_inputs * gain
-        return torch.addmm(self.bias, centred_inputs, rows.T)
+        return score_all(centred_inputs, rows, self.bias, **precision)
 
     @torch.no_grad()
     def project_gradient(self):
