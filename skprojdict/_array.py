@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 # One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
-CHUNK_BYTES_CPU = 8 * 2**20
+CHUNK_BYTES_CPU = 4 * 2**20
 CHUNK_BYTES_GPU = 256 * 2**20
 SLAB_BYTES = 32 * 2**20
 

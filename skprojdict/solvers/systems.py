@@ -10,7 +10,17 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .._array import add_to_diagonal, array_namespace, asarray_like, cho_solve, cholesky, device, nonzero_rows, put_rows
+from .._array import (
+    add_to_diagonal,
+    array_namespace,
+    asarray_like,
+    cho_solve,
+    cholesky,
+    device,
+    is_torch_namespace,
+    nonzero_rows,
+    put_rows,
+)
 
 
 class Inverse(NamedTuple):
@@ -68,7 +78,9 @@ def gram(X):
 
 def inner(X, Y):
     """``X y`` of each row: (n, K, d) and (n, d) give (n, K)."""
-    return (X @ Y[..., None])[..., 0]
+    if is_torch_namespace(array_namespace(X)):
+        return (X * Y[:, None, :]).sum(-1)  # torch's batched matrix-vector product is 6 times slower on a CPU
+    return (X @ Y[..., None])[..., 0]  # and NumPy's 10 times faster
 
 
 def combine(X, beta):
