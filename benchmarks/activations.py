@@ -18,6 +18,7 @@ import torch
 
 import skprojdict
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict.datasets import load_image_patches
 from skprojdict.metrics import fraction_of_variance_unexplained, l0
 
 FORMS = {
@@ -45,7 +46,7 @@ REFINED = (0, 1, 3)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help=".npy file of rows, memory-mapped")
+    parser.add_argument("--data", help=".npy file of rows, memory-mapped; default: 16 x 16 patches of photographs")
     parser.add_argument("--test-rows", type=int, default=5000)
     parser.add_argument("--n-components", type=int, default=3072)
     parser.add_argument("--n-nonzero-coefs", type=int, default=32)
@@ -55,10 +56,13 @@ def main():
     parser.add_argument("--output", default=str(Path(__file__).parent / "results" / "activations.md"))
     args = parser.parse_args()
 
-    X = np.load(args.data, mmap_mode="r")
+    if args.data:
+        X, source = np.load(args.data, mmap_mode="r"), Path(args.data).name
+    else:
+        X, source = load_image_patches((16, 16), n_patches=80_000, random_state=args.seed), "image patches"
     train, test = X[: -args.test_rows], X[-args.test_rows :].astype(np.float32)
     lines = [
-        f"# Activations: {Path(args.data).name}, {X.shape[0]} x {X.shape[1]} {X.dtype}",
+        f"# Activations: {source}, {X.shape[0]} x {X.shape[1]} {X.dtype}",
         "",
         f"skprojdict {skprojdict.__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}, numpy "
         f"{np.__version__}, Python {platform.python_version()}; {platform.machine()}, {torch.get_num_threads()} "
