@@ -28,6 +28,14 @@ from .solvers.select import score_all
 # Scale, starting atoms and the encoder's start are taken from at most this many rows (or one row an atom).
 SAMPLE_ROWS = 16384
 STEPS_PER_ITERATION = 100
+# Fitted attributes that only some forms have, by the part of the weights that they belong to.
+OPTIONAL_PARTS = {
+    "tied": "encoder_gain_",
+    "importance": "importance_gain_",
+    "threshold": "threshold_",
+    "head": "coef_components_",
+    "": "coef_bias_",
+}
 
 _CONSTRAINTS = {
     "n_components": [None, Interval(Integral, 1, None, closed="left")],
@@ -180,6 +188,7 @@ class _NeuralDictionary(_BaseDictionary):
         p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
         k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
+            self._forget_parts()
             units = self._set_units(X, Y, p, rng)
             weights = fresh_weights(
                 units.sample_in,
@@ -198,6 +207,7 @@ class _NeuralDictionary(_BaseDictionary):
             self.n_steps_ = self.n_iter_ = 0
             self.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
         else:
+            self._check_form()
             weights = self._fitted_weights(dtype, where)
         dead_after = 64 * p / (k or max(1, p // 10)) if self.dead_after == "auto" else self.dead_after
         dead = DeadFeatures(p, dead_after, where)
@@ -307,6 +317,23 @@ class _NeuralDictionary(_BaseDictionary):
     def _store(self, trainer, like):
         for name, value in self._fitted_attributes(trainer, like).items():
             setattr(self, name, value)
+
+    def _forget_parts(self):
+        """Drop optional attributes of an earlier fit, which a form without them would mistake for its own."""
+        for name in OPTIONAL_PARTS.values():
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _check_form(self):
+        """Refuse to go on training a form that the fitted weights are not of."""
+        parts = self._parts()
+        for part, name in OPTIONAL_PARTS.items():
+            if part in parts and parts[part] != hasattr(self, name):
+                raise ValueError(
+                    f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, so training cannot go "
+                    "on with the parameters as they are now. Set tied, target, penalty and selection as at the first "
+                    "fit, or fit anew with warm_start=False."
+                )
 
     def _fitted_weights(self, dtype, where):
         """The weights that the fitted attributes came from."""

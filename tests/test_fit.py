@@ -228,3 +228,19 @@ def test_more_columns_than_rows_and_more_atoms_than_rows(Estimator):
     X = np.random.default_rng(0).standard_normal((12, 40))
     model = Estimator(n_components=80, n_nonzero_coefs=4, max_iter=2, random_state=0).fit(X)
     assert np.isfinite(model.transform(X)).all()
+
+
+def test_a_new_fit_forgets_the_parts_of_the_last_form(data):
+    options = {**SMALL, "penalty": "inverse_square", "tied": True, "selection": "threshold"}
+    model = ProjectiveDictionaryLearning(**options).fit(data)
+    assert {"encoder_gain_", "importance_gain_", "threshold_"} <= set(vars(model))
+    model.set_params(penalty="exact", tied=False, selection="top_k").fit(data)
+    assert not {"encoder_gain_", "importance_gain_", "threshold_"} & set(vars(model))
+    fresh = ProjectiveDictionaryLearning(**SMALL).fit(data)
+    np.testing.assert_array_equal(model.transform(data), fresh.transform(data))
+
+
+def test_training_does_not_go_on_with_another_form(data):
+    model = ProjectiveDictionaryLearning(**SMALL).fit(data).set_params(tied=True)
+    with pytest.raises(ValueError, match=r"lacks encoder_gain_.*warm_start=False"):
+        model.partial_fit(data)
