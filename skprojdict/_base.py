@@ -21,8 +21,10 @@ from ._array import (
     scatter_rows,
     to_numpy,
 )
-from ._validation import check_sparse_output, validate_rows
+from ._validation import check_sparse_output, resolve_n_nonzero, validate_rows
 
+# Scale and starting atoms are taken from at most this many rows (or one row an atom).
+SAMPLE_ROWS = 16384
 # Scores of all atoms are held for as many rows as fit this budget.
 SCORE_BYTES = 64 * 2**20
 
@@ -160,6 +162,11 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         return validate_rows(self, X, reset=False)
 
     @property
+    def _k(self):
+        """Atoms a row at most, from the parameter as it is now: it may change between fit and transform."""
+        return resolve_n_nonzero(self.n_nonzero_coefs, *self.components_.shape, warn=False)
+
+    @property
     def _n_features_out(self):
         return self.components_.shape[0]
 
@@ -168,6 +175,22 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         tags.array_api_support = not self.sparse_output  # CSR exists for NumPy only
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+class _Patience:
+    """Stop after five iterations in a row that do not lower the best loss by ``tol`` of itself; tol=0 never stops."""
+
+    def __init__(self, tol, n_iter_no_change=5):
+        self.tol, self.limit = tol, n_iter_no_change
+        self.best, self.waited = math.inf, 0
+
+    def exhausted(self, loss):
+        """Whether the loss has stopped falling, told the newest one."""
+        if loss < self.best * (1 - self.tol):
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return self.tol > 0 and self.waited >= self.limit
 
 
 def _energy(rows):

@@ -12,8 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace, slabs
-from ._base import _BaseDictionary
-from ._neural import SAMPLE_ROWS, _Patience
+from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
 from ._validation import (
     check_initial_components,
     check_sparse_output,
@@ -252,8 +251,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         rng = check_random_state(self.random_state)
         if fresh:
             p, d = resolve_n_components(self.n_components, X.shape[1]), X.shape[1]
-            k = resolve_n_nonzero(self.n_nonzero_coefs, p, d)
-            self._k = min(p, d) if k is None else k
+            resolve_n_nonzero(self.n_nonzero_coefs, p, d)  # warns of a number that is clipped
             self._set_units(X, p, rng)
             self._learner = None
             self.n_iter_ = self.n_steps_ = self.n_resampled_ = 0
@@ -367,6 +365,11 @@ class MethodOfOptimalDirections(_BaseDictionary):
             "n_activations_": learner.n_activations,
             "n_resampled_": learner.n_resampled,
         }
+
+    @property
+    def _k(self):
+        """Atoms a row at most; without a number ``coder_tol`` ends a code, at the latest when its atoms span all."""
+        return min(self.components_.shape) if self.n_nonzero_coefs is None else super()._k
 
     def _store(self, learner):
         for name, value in self._fitted_attributes(learner).items():

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Hidden, Interval, Options, StrOption
 from sklearn.utils.metaestimators import available_if
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
-from ._base import _BaseDictionary
+from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
 from ._validation import (
     check_initial_components,
     check_selection_dtype,
@@ -25,8 +25,6 @@ from ._validation import (
 )
 from .solvers.select import score_all
 
-# Scale, starting atoms and the encoder's start are taken from at most this many rows (or one row an atom).
-SAMPLE_ROWS = 16384
 STEPS_PER_ITERATION = 100
 # Fitted attributes that only some forms have, by the part of the weights that they belong to.
 OPTIONAL_PARTS = {
@@ -362,11 +360,6 @@ class _NeuralDictionary(_BaseDictionary):
 
     # ---- coding
 
-    @property
-    def _k(self):
-        """Atoms a row at most, from the parameter as it is now: it may change between fit and transform."""
-        return resolve_n_nonzero(self.n_nonzero_coefs, *self.components_.shape, warn=False)
-
     def _scores(self, X, n_exact):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
         inputs = (X - self.encoder_mean_) / self.encoder_scale_
@@ -458,19 +451,3 @@ class _NeuralDictionary(_BaseDictionary):
             tags.target_tags.required = True
             tags.target_tags.multi_output = True
         return tags
-
-
-class _Patience:
-    """Stop after five iterations in a row that do not lower the best loss by ``tol`` of itself; tol=0 never stops."""
-
-    def __init__(self, tol, n_iter_no_change=5):
-        self.tol, self.limit = tol, n_iter_no_change
-        self.best, self.waited = math.inf, 0
-
-    def exhausted(self, loss):
-        """Whether the loss has stopped falling, told the newest one."""
-        if loss < self.best * (1 - self.tol):
-            self.best, self.waited = loss, 0
-        else:
-            self.waited += 1
-        return self.tol > 0 and self.waited >= self.limit

@@ -115,6 +115,9 @@ def load(path):
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_DEFLATED for info in archive.infolist()):
+                # One flipped bit turns deflate into another method, whose errors are of all kinds.
+                raise zipfile.BadZipFile("a member is not compressed as save does it")
             # Reading a member checks its CRC, so damage to the bytes shows here.
             members = {member: archive.read(member) for member in archive.namelist()}
         header = json.loads(members.pop(HEADER))

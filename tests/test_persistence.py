@@ -179,6 +179,17 @@ def test_no_flipped_bit_goes_unnoticed_in_what_is_loaded(saved, fitted):
     assert refused > 100
 
 
+@pytest.mark.parametrize("method", [0, 9, 12, 14, 95])
+def test_another_compression_than_ours_is_refused(saved, method):
+    content = bytearray(saved.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # the last record of the central directory; its method is at byte 10
+    assert content[entry + 10] == zipfile.ZIP_DEFLATED
+    content[entry + 10] = method
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        load(saved)
+
+
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "foreign.npz"
     for write in (
