@@ -115,7 +115,8 @@ def load(path):
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(info.compress_type != zipfile.ZIP_DEFLATED for info in archive.infolist()):
+            methods = {info.compress_type for info in archive.infolist()}
+            if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
                 # One flipped bit turns deflate into another method, whose errors are of all kinds.
                 raise zipfile.BadZipFile("a member is not compressed as save does it")
             # Reading a member checks its CRC, so damage to the bytes shows here.
