@@ -181,6 +181,17 @@ def test_bad_data_get_one_line_that_names_the_file(folder, capsys, fitted, comma
         (["fit", "rows.npy", "-o", "m.npz", "--set", "colour"], "--set colour: give NAME=VALUE"),
         (["fit", "rows.npy", "-o", "m.npz", "--set", "target=y"], "--set target=y: "),
         (["fit", "rows.npy", "-o", "m.npz", "--method", "mod", "--steps", "3"], "use --set max_iter=N"),
+        (
+            ["fit", "rows.npy", "-o", "m.npz", "--set", "max_steps=9", "--steps", "3"],
+            "is the same parameter as --steps",
+        ),
+        (
+            ["fit", "rows.npy", "-o", "m.npz", "--set", "n_components=9", "--n-components", "3"],
+            "--set n_components: is the same parameter as --n-components, given too; leave one of them out",
+        ),
+        (["fit", "rows.npy", "-o", "m.npz", "--set", "random_state=9", "--seed", "0"], "same parameter as --seed"),
+        (["fit", "rows.npy", "-o", "m.npz", "--set", "tol=0", "--set", "tol=1"], "--set tol: is given twice"),
+        (["fit", "rows.npy", "-o", "m.npz", "--set", "init=[[1]]", "--n-components", "3"], "init must give an array"),
         (["fit", "rows.npy", "-o", "rows.npy", "--force"], "rows.npy: is an input of this command"),
         (["fit", "rows.npy", "-o", "none/m.npz"], "none: no such folder"),
         (["fit", "rows.npy", "-o", "."], ".: is a folder; give a file name"),
@@ -229,6 +240,42 @@ def test_a_failed_write_keeps_the_old_output_and_nothing_half_written(folder, ca
     assert "nothing half-written was kept" in capsys.readouterr().err
     assert Path("out.npz").read_text() == "mine"
     assert files(folder) == ["out.npz", "rows.npy"]
+
+
+@pytest.mark.parametrize("method", ["projective", "mod"])
+@pytest.mark.parametrize(("error", "code"), [(FloatingPointError("loss is NaN."), 2), (KeyboardInterrupt(), 130)])
+def test_a_fit_that_ends_early_keeps_what_it_has_learnt(folder, capsys, monkeypatch, method, error, code):
+    def fail(self, estimator, context, *, metadata=None):
+        if metadata and len(estimator.history_["loss"]) == 2:
+            raise error
+
+    monkeypatch.setattr("skprojdict.cli.steps._Progress.on_fit_task_end", fail)
+    arguments = ["fit", "rows.npy", "-o", "m.npz", "--method", method, *FIT[:4]]
+    assert main(arguments) == code
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "What was learnt until then is in m.partial.npz." in line
+    assert files(folder) == ["m.partial.npz", "rows.npy"]
+    assert len(load("m.partial.npz").history_["loss"]) == 2
+    assert np.isfinite(load("m.partial.npz").transform(X)).all()
+    assert "m.partial.npz: exists; use --force" in refusal(capsys, arguments)
+
+
+def test_a_fit_that_ends_before_it_has_learnt_leaves_no_file(folder, capsys, monkeypatch):
+    def fail(self, X, y=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProjectiveDictionaryLearning, "fit", fail)
+    assert main(["fit", "rows.npy", "-o", "m.npz"]) == 130
+    assert "Nothing was learnt" in capsys.readouterr().err
+    assert files(folder) == ["rows.npy"]
+
+
+def test_what_the_estimator_refuses_at_transform_gets_one_line(folder, capsys, monkeypatch, fitted):
+    def refuse(self, X):
+        raise ValueError("device='cuda' is not there.")
+
+    monkeypatch.setattr(ProjectiveDictionaryLearning, "transform", refuse)
+    assert "device='cuda' is not there." in refusal(capsys, ["score", fitted, "rows.npy"])
 
 
 @pytest.mark.parametrize("command", [[], ["compare"], ["fit"], ["transform"], ["score"]], ids=str)

@@ -2,7 +2,7 @@
 """The command line: ``skprojdict compare | fit | transform | score``, for people with a file of activations.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0, 2 for input that must be repaired
-(one line says which, and how), 1 for a write that failed, 130 for an interruption.
+(one line says which, and how) or a fit that diverged, 1 for a write that failed, 130 for an interruption.
 """
 
 import os
@@ -30,15 +30,15 @@ def main(argv=None):
     options = build_parser().parse_args(argv)
     try:
         options.run(options)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         return _fail(error, 2)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return _fail(f"{error.filename or 'writing'}: {error.strerror or error}; nothing half-written was kept.", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was kept.", 130)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted; nothing half-written was kept.", 130)
     return 0
 
 

@@ -93,7 +93,8 @@ def _add_fit(commands):
         "fit",
         "fit",
         "learn a dictionary from a .npy file, and save it",
-        "Learns a dictionary from the rows of a .npy file and saves it in a file without pickle.",
+        "Learns a dictionary from the rows of a .npy file and saves it in a file without pickle. What a fit that was\n"
+        "interrupted, or whose loss stopped being finite, has learnt is saved as well, in MODEL.partial.npz.",
         "  skprojdict fit acts.npy --output model.npz\n"
         "  skprojdict fit acts.npy --output model.npz --n-components 4096 --n-nonzero-coefs 32 --steps 5000\n"
         "  skprojdict fit acts.npy --output mod.npz --method mod --set coder=omp --set max_iter=5",
@@ -115,7 +116,7 @@ def _add_fit(commands):
         help="nonzero coefficients a row (default: a tenth of the columns)",
     )
     parser.add_argument("--steps", metavar="N", type=_count, help="training steps (default: 20 passes over the rows)")
-    parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="fixes every random choice")
+    parser.add_argument("--seed", metavar="S", type=_seed, help="fixes every random choice (default: 0)")
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",

@@ -5,6 +5,7 @@ import copy
 import json
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,22 +20,39 @@ from skprojdict.cli.parser import METHODS
 def fit(options):
     """Learn a dictionary from a file and save it."""
     output = check_output(options.output, force=options.force, inputs=[options.data])
+    partial = check_output(output.with_suffix(f".partial{output.suffix}"), force=options.force, inputs=[options.data])
+    settings = _settings(options.set)
+    _refuse_said_twice(options, settings)
     estimator = build_estimator(
         options.method,
         n_components=options.n_components,
         n_nonzero_coefs="auto" if options.n_nonzero_coefs is None else options.n_nonzero_coefs,
         steps=options.steps,
-        seed=options.seed,
-        settings=_settings(options.set),
+        seed=options.seed or 0,
+        settings=settings,
     )
     if estimator.get_params().get("target") == "y":
         raise InputError("--set target=y: the command line fits one file; use Python for a second view.")
     rows = open_rows(options.data, min_rows=2)
     say(f"fitting {type(estimator).__name__} on {rows.shape[0]} rows of {rows.shape[1]} columns")
-    seconds = fit_aloud(estimator, rows)
+    try:
+        seconds = fit_aloud(estimator, rows)
+    except FloatingPointError as error:
+        raise InputError(f"{error} {_keep(estimator, partial, options.force)}") from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"interrupted. {_keep(estimator, partial, options.force)}") from error
     persistence.save(estimator, output, overwrite=options.force)
     n_atoms, n_used = estimator.components_.shape[0], int((np.asarray(estimator.n_activations_) > 0).sum())
     print(f"{output}: {n_atoms} atoms ({n_used} used in training), fitted in {seconds:.1f} s")
+
+
+def _keep(estimator, path, force):
+    """Save what an ended fit has learnt, where that is sound, and say so."""
+    atoms = getattr(estimator, "components_", None)
+    if atoms is None or not np.isfinite(np.asarray(atoms)).all():
+        return "Nothing was learnt that could be saved."
+    persistence.save(estimator, path, overwrite=force)
+    return f"What was learnt until then is in {path}."
 
 
 def transform(options):
@@ -132,7 +150,18 @@ def _codes(model, rows):
     if "sparse_output" in model.get_params():
         model = copy.copy(model).set_params(sparse_output=True)  # the caller's model keeps its parameters
     for part in slabs(rows.shape[0], rows.shape[1] * 8):
-        yield sparse.csr_array(model.transform(rows[part]))
+        with _estimator_errors():
+            codes = sparse.csr_array(model.transform(rows[part]))
+        yield codes
+
+
+@contextmanager
+def _estimator_errors():
+    """Turn what an estimator refuses into an error of the command line, with its message."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(error) from error
 
 
 def build_estimator(method, *, n_components, n_nonzero_coefs, steps=None, seed=0, settings=None):
@@ -165,7 +194,17 @@ def build_estimator(method, *, n_components, n_nonzero_coefs, steps=None, seed=0
         if name not in estimator.get_params():
             known = ", ".join(estimator.get_params())
             raise InputError(f"--set {name}: {type(estimator).__name__} has no such parameter; it has {known}.")
-    return estimator.set_params(**settings)
+    with _estimator_errors():
+        return estimator.set_params(**settings)
+
+
+def _refuse_said_twice(options, settings):
+    """Refuse a parameter given both by its own option and by --set."""
+    own = {"n_components": "n_components", "n_nonzero_coefs": "n_nonzero_coefs", "max_steps": "steps"}
+    for name, option in {**own, "random_state": "seed"}.items():
+        if name in settings and getattr(options, option) is not None:
+            flag = f"--{option.replace('_', '-')}"
+            raise InputError(f"--set {name}: is the same parameter as {flag}, given too; leave one of them out.")
 
 
 def _settings(pairs):
@@ -175,6 +214,8 @@ def _settings(pairs):
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--set {pair}: give NAME=VALUE, such as --set n_refinements=1.")
+        if name in settings:
+            raise InputError(f"--set {name}: is given twice; leave one of them out.")
         try:
             settings[name] = json.loads(text)
         except ValueError:
@@ -188,7 +229,9 @@ def fit_aloud(estimator, rows):
     Raises
     ------
     InputError
-        Where the estimator refuses a parameter or the data, or the loss stops being finite; with its message.
+        Where the estimator refuses a parameter or the data; with its message.
+    FloatingPointError
+        If the loss stops being finite.
     """
     if hasattr(estimator, "set_callbacks"):
         estimator.set_callbacks(_Progress())
@@ -196,9 +239,8 @@ def fit_aloud(estimator, rows):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            estimator.fit(rows)
-        except (ValueError, TypeError, FloatingPointError) as error:
-            raise InputError(error) from error
+            with _estimator_errors():
+                estimator.fit(rows)
         finally:
             for message in {str(warning.message) for warning in caught}:
                 say(f"warning: {message}")
