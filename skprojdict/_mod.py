@@ -225,6 +225,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         fresh = not hasattr(self, "components_")
         X, _ = self._begin(X, fresh=fresh, streaming=True)
         learner = getattr(self, "_learner", None) or self._learner_of(X)
+        learner.configure(**self._coding())
         sums = learner.step(self._take(X, slice(0, X.shape[0])))
         self._learner = learner
         self._store(learner)
@@ -249,7 +250,9 @@ class MethodOfOptimalDirections(_BaseDictionary):
         if self.sparse_output:
             check_sparse_output(X)
         rng = check_random_state(self.random_state)
-        if fresh:
+        if not fresh:
+            self._check_size()
+        else:
             p, d = resolve_n_components(self.n_components, X.shape[1]), X.shape[1]
             resolve_n_nonzero(self.n_nonzero_coefs, p, d)  # warns of a number that is clipped
             self._set_units(X, p, rng)
@@ -257,6 +260,15 @@ class MethodOfOptimalDirections(_BaseDictionary):
             self.n_iter_ = self.n_steps_ = self.n_resampled_ = 0
             self.history_: dict[str, list] = {name: [] for name in ("step", "loss", "fvu", "n_resampled")}
         return X, rng
+
+    def _check_size(self):
+        """Training goes on with the atoms that there are."""
+        fitted, wanted = self.components_.shape[0], resolve_n_components(self.n_components, self.components_.shape[1])
+        if wanted != fitted:
+            raise ValueError(
+                f"n_components={self.n_components!r} asks for {wanted} atoms, but training goes on with the {fitted} "
+                "fitted ones. Set n_components as at the first fit, or fit anew with warm_start=False."
+            )
 
     def _set_units(self, X, n_components, rng):
         from .training.rows import measure_units  # imports torch
@@ -268,34 +280,40 @@ class MethodOfOptimalDirections(_BaseDictionary):
                 UserWarning,
                 stacklevel=5,
             )
-        self.scale_ = units.scale_out or 1.0
-        dtype = self._dtype(X)
-        self.mean_ = asarray_like(units.mean_out, X, dtype=dtype)
         if isinstance(self.init, str):
             atoms = initial_components(self.init, units.sample_out, n_components, rng)
         else:
             given = self.init(units.sample_out, n_components, rng) if callable(self.init) else self.init
             atoms = check_initial_components(given, n_components, X.shape[1])
+        self.scale_ = units.scale_out or 1.0
+        dtype = self._dtype(X)
+        self.mean_ = asarray_like(units.mean_out, X, dtype=dtype)
         self.components_ = asarray_like(atoms, X, dtype=dtype)
         self.n_activations_ = None
 
     def _dtype(self, X):
         xp = array_namespace(X)
-        return xp.float64 if X.dtype == xp.float64 else xp.float32
+        return xp.float32 if str(X.dtype).rpartition(".")[2] in ("float32", "float16") else xp.float64
 
     def _learner_of(self, X, rows_a_pass=None):
         return DictionaryLearner(
             self.components_,
-            self._k,
-            coder=self.coder,
-            tol=self._scaled_tol(),
-            chunk_size=self.chunk_size,
+            **self._coding(),
             update=self.update,
-            forgetting=self.forgetting,
             rows_a_pass=rows_a_pass,
             n_activations=self.n_activations_,
             n_resampled=self.n_resampled_,
         )
+
+    def _coding(self):
+        """What may change between two calls of ``partial_fit``."""
+        return {
+            "k": self._k,
+            "coder": self.coder,
+            "tol": self._scaled_tol(),
+            "chunk_size": self.chunk_size,
+            "forgetting": self.forgetting,
+        }
 
     def _scaled_tol(self):
         return None if self.coder_tol is None else self.coder_tol / self.scale_**2

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from skprojdict import MethodOfOptimalDirections
 from skprojdict._array import to_numpy
+from skprojdict.solvers.omp import orthogonal_matching_pursuit
 
 VARIANTS = [
     {},
@@ -178,6 +179,78 @@ def test_partial_fit_takes_single_rows_and_continues_a_fit(digits):
     assert model.n_steps_ == 3 * (500 // 40) + 1
     assert not np.array_equal(model.components_, before)
     assert model.score(digits) == pytest.approx(score, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n_nonzero_coefs": 1},
+        {"coder": "omp"},
+        {"n_nonzero_coefs": None, "coder_tol": 1.0},
+        {"forgetting": 0.5},
+        {"forgetting": "linear"},
+    ],
+    ids=str,
+)
+def test_partial_fit_takes_parameters_as_they_are_now(digits, changed):
+    model, same = (mod().partial_fit(digits[:200]) for _ in range(2))
+    kept = model._learner.statistics
+    model.set_params(**changed).partial_fit(digits[200:400])
+    same.partial_fit(digits[200:400])
+    assert model._learner.statistics is kept  # what was learnt stays
+    assert not np.allclose(model.components_, same.components_)
+    if changed == {"n_nonzero_coefs": 1}:
+        assert (model.n_activations_ - same.n_activations_).sum() == -3 * 200
+
+
+def test_partial_fit_codes_in_the_chunks_of_now(digits, monkeypatch):
+    model = mod().partial_fit(digits[:200])
+    seen = []
+
+    def spy(Y, F, k, **options):
+        seen.append(options["chunk_size"])
+        return orthogonal_matching_pursuit(Y, F, k, **options)
+
+    monkeypatch.setattr("skprojdict.solvers.learner.orthogonal_matching_pursuit", spy)
+    model.set_params(chunk_size=7).partial_fit(digits[:200])
+    assert seen == [7]
+
+
+def test_training_does_not_go_on_with_another_number_of_atoms(digits):
+    model = mod(warm_start=True, max_iter=1).fit(digits)
+    before = model.components_
+    message = "n_components=30 asks for 30 atoms.*the 40 fitted ones.*warm_start=False"
+    for train in (model.set_params(n_components=30).fit, model.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            train(digits)
+    assert model.components_ is before
+    assert model.set_params(warm_start=False).fit(digits).components_.shape[0] == 30
+
+
+def test_a_refused_start_leaves_the_fit_as_it_was(digits):
+    model = mod(max_iter=1).fit(digits)
+    expected = model.transform(digits[:20])
+    with pytest.raises(ValueError, match="init"):
+        model.set_params(init=np.ones((3, 64))).fit(5 * digits + 1)
+    assert_array_equal(model.transform(digits[:20]), expected)
+
+
+def test_integers_are_learnt_in_double_precision():
+    X = load_digits().data[:200]
+    expected = mod(max_iter=1).fit(X)
+    model = mod(max_iter=1).fit(X.astype(np.int64))
+    assert model.components_.dtype == np.float64
+    assert_allclose(model.components_, expected.components_, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:torch.asarray")  # of scikit-learn's validation
+def test_no_gradients_come_out(digits):
+    X = torch.tensor(digits[:100], requires_grad=True)
+    with config_context(array_api_dispatch=True):
+        model = mod(max_iter=1).fit(X)
+        model.partial_fit(X)
+        found = [model.components_, model.mean_, model.transform(X), model.inverse_transform(model.transform(X))]
+    assert not any(part.requires_grad for part in found)
 
 
 def test_warm_start_continues(digits):

@@ -56,6 +56,12 @@ class DictionaryLearner:
         if self.statistics is None and self.update == "mod":
             self.statistics = StreamingStatistics.zeros(p, d, self.components, self.forgetting)
 
+    def configure(self, **settings):
+        """Take other values of ``k``, ``coder``, ``tol``, ``chunk_size`` or ``forgetting``; what was learnt stays."""
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.statistics.forgetting = self.forgetting
+
     def step(self, Y, *, replace=True):
         """Code one batch, add its statistics to the fading ones, solve for the dictionary."""
         codes, residual, sums = self._code(Y)
