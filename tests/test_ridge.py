@@ -426,6 +426,48 @@ def test_each_ragged_row_factorises_its_smaller_side(rng, monkeypatch, exact):
     assert sorted(sizes) == [13, 13, 16, 16]
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_nonnegative_rows_factorise_their_smaller_side(rng, monkeypatch, gathered, exact):
+    sizes = []
+
+    def recording(A):
+        sizes.append(A.shape[-1])
+        return _array.cholesky(A)
+
+    monkeypatch.setattr("skprojdict.solvers.systems.cholesky", recording)
+    monkeypatch.setattr(_array, "CHUNK_BYTES_CPU", 20_000)
+    lengths = [3, 16, 17, 30, 30, 2, 16, 40, 18, 9, 0]
+    Y, F, indices, _ = problem(rng, n=11, d=16, p=40, k=40)
+    weights = ragged_weights(rng, lengths, 40)
+    keep = nonnegative_support(Y, F, indices, weights, exact=exact)
+    assert min(sizes) <= 3
+    assert max(sizes) == 16  # never k x k where k > d
+    assert sum(rows * width for rows, width, _ in gathered) <= 2 * sum(lengths)
+    assert not (keep & (weights == 0)).any()
+    check_nnls(Y, F, indices, weights, keep, exact, 1e-8)
+
+
+def test_prefixes_of_ragged_rows_are_padded_to_their_own_chunk_only(rng, gathered):
+    lengths = [1, 2, 1, 60, 2, 1, 3, 2, 0, 1]
+    _, F, indices, _ = problem(rng, n=10, d=64, p=80, k=80)
+    weights = ragged_weights(rng, lengths, 80)
+    prefixes = prefix_dimensions(F, indices, weights, chunk_size=4)
+    assert sum(rows * width for rows, width, _ in gathered) <= 2 * 73
+    assert prefixes.shape == (10, 80)
+    for m in (1, 2, 50, 80):
+        assert_allclose(prefixes[:, m - 1], effective_dimension(F, indices[:, :m], weights[:, :m]), atol=1e-10)
+
+
+def test_systems_of_prefixes_stay_inside_the_memory_budget(rng, gathered, monkeypatch):
+    monkeypatch.setattr(_array, "CHUNK_BYTES_CPU", 60_000)
+    _, F, indices, _ = problem(rng, n=60, d=4, p=40, k=40)
+    weights = ragged_weights(rng, rng.integers(0, 41, 60), 40)
+    prefix_dimensions(F, indices, weights)
+    assert sum(rows for rows, _, _ in gathered) == 60
+    assert max(8 * rows * width * max(width, d) for rows, width, d in gathered) <= 60_000
+    assert len(gathered) < 30
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("budget", [5_000, 20_000])
 def test_gathered_atoms_stay_inside_the_memory_budget(rng, gathered, monkeypatch, ragged, budget):
@@ -587,11 +629,13 @@ def test_nonnegative_support_has_the_objective_of_nnls(backend, rng, dtype, exac
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(("d", "k"), [(5, 14), (12, 20), (12, 40)])
-def test_nonnegative_support_with_more_atoms_than_columns(rng, exact, d, k):
+@pytest.mark.parametrize("strength", [1e-6, 1.0, 1e6])
+def test_nonnegative_support_with_more_atoms_than_columns(rng, exact, d, k, strength):
     """Singular systems, on which block exchanges cycle."""
     Y, F, indices, weights = problem(rng, n=40, d=d, p=60, k=k)
     F[1], F[2], F[4], F[10:15] = F[0], F[0] + 1e-4 * F[3], 0.0, F[5:10]
     indices[:20] = [rng.permutation(20)[:14].tolist() + list(range(20, 6 + k)) for _ in range(20)]
+    weights = weights * strength
     keep = nonnegative_support(Y, F, indices, weights, exact=exact)
     check_nnls(Y, F, indices, weights, keep, exact, 1e-8)
 

@@ -7,7 +7,7 @@ The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so
 from typing import Any, NamedTuple
 
 from .._array import array_namespace, cholesky, chunk_rows, device, gather_rows
-from .systems import combine, factorise, inner, masked_gram, nonnegative_least_squares, scaled_gram
+from .systems import combine, factorise, inner, nonnegative_coefficients, scaled_gram
 
 
 class Projection(NamedTuple):
@@ -95,7 +95,8 @@ def effective_dimension(components, indices, weights, *, exact=False, chunk_size
 def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
     """Exact effective dimension of every prefix of each row's atoms, (n, K), from one factorisation a row.
 
-    With ``A = I + D G D = L L^T`` the rows of ``L^-1`` give it: ``df_m = sum_{i <= m} (1 - |row_i(L^-1)|^2)``.
+    With ``A = I + D G D = L L^T`` the rows of ``L^-1`` give it: ``df_m = sum_{i <= m} (1 - |row_i(L^-1)|^2)``. This
+    system is as large as the row's support is long, also where that is longer than d: K x K numbers and K^3 operations.
     """
 
     def solve(X, w, y):
@@ -107,30 +108,26 @@ def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
         factor = cholesky(scaled_gram(X, w))
         eye = xp.broadcast_to(xp.eye(X.shape[1], dtype=X.dtype, device=device(X)), factor.shape)
         half = xp.linalg.solve(factor, eye)
-        return (xp.cumulative_sum(1 - xp.sum(half * half, axis=2), axis=1),)
+        return (1 - xp.sum(half * half, axis=2),)
 
-    return map_rows(solve, None, components, indices, weights, chunk_size=chunk_size)[0]
+    options = {"chunk_size": chunk_size, "ragged": True, "wide": (True,), "square": True}
+    added = map_rows(solve, None, components, indices, weights, **options)[0]
+    return array_namespace(added).cumulative_sum(added, axis=1)
 
 
 def nonnegative_support(Y, components, indices, weights, *, exact=False, chunk_size="auto"):
     """Which atoms have a positive coefficient in the best non-negative combination, bool (n, K).
 
-    Minimises the objective of :func:`project` over ``beta >= 0`` by block principal pivoting to convergence. The
-    unconstrained projection on the atoms that are left then has only positive coefficients.
+    Minimises the objective of :func:`project` over ``beta >= 0`` by block principal pivoting to convergence, on the
+    smaller side of each row's atoms. The unconstrained projection on the atoms that are left then has only positive
+    coefficients. In exact mode with more atoms than d the best combination is not unique, and this is one of them.
     """
 
     def solve(X, w, y):
-        xp = array_namespace(X)
-        present = xp.astype(w > 0, X.dtype)
-        if exact:
-            H = masked_gram(X, present)
-            q = present * inner(X, y)
-        else:
-            H = scaled_gram(X, w)
-            q = xp.sqrt(w) * inner(X, y)
-        return (nonnegative_least_squares(H, q) > 0,)
+        return (nonnegative_coefficients(X, w, y, exact=exact) > 0,)
 
-    return map_rows(solve, Y, components, indices, weights, chunk_size=chunk_size)[0]
+    options = {"chunk_size": chunk_size, "ragged": True, "wide": (True,)}
+    return map_rows(solve, Y, components, indices, weights, **options)[0]
 
 
 def sampled_products(table, indices, values, *, chunk_size="auto"):
@@ -138,17 +135,24 @@ def sampled_products(table, indices, values, *, chunk_size="auto"):
     return map_rows(lambda X, w, v: (inner(X, v),), values, table, indices, indices, chunk_size=chunk_size)[0]
 
 
-def map_rows(function, Y, components, indices, weights, *, chunk_size="auto", ragged=False, wide=(False,)):
+def map_rows(
+    function, Y, components, indices, weights, *, chunk_size="auto", ragged=False, wide=(False,), square=False
+):
     """Apply ``function(X, weights, y)`` to chunks of rows with their atoms gathered; concatenate its outputs.
 
     ``wide`` says of each output whether it has a column for every atom of the support: when ragged chunks are cut to
-    their own longest row, such outputs are padded with zeros back to K columns.
+    their own longest row, such outputs are padded with zeros back to K columns. ``square`` says that the function
+    forms a K x K system also where K > d, which chunks must then leave room for.
     """
     xp = array_namespace(components)
     n, K = indices.shape
-    row_bytes = K * components.shape[1] * xp.finfo(components.dtype).bits // 8
+    d, number = components.shape[1], xp.finfo(components.dtype).bits // 8
+
+    def row_bytes(width):
+        return max(1, width * (max(width, d) if square else d) * number)
+
     if not ragged or n == 0:
-        chunks = chunk_rows(n, row_bytes, chunk_size, components) if n else (slice(0, 0),)
+        chunks = chunk_rows(n, row_bytes(K), chunk_size, components) if n else (slice(0, 0),)
         parts = [
             function(
                 gather_rows(components, indices[rows, ...]), weights[rows, ...], None if Y is None else Y[rows, ...]
@@ -172,14 +176,14 @@ def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes
     boundary = int(xp.sum(xp.astype(sorted_lengths <= components.shape[1], xp.int64)))
     while start < n:
         shortest = max(1, int(sorted_lengths[start]))
-        rows = next(chunk_rows(n - start, max(1, row_bytes // K * shortest), chunk_size, components))
+        rows = next(chunk_rows(n - start, row_bytes(shortest), chunk_size, components))
         stop = start + rows.stop
         if start < boundary < stop:
             stop = boundary
         # A chunk sized by its first row may hold longer ones; halve it until the budget of the longest holds.
         while stop - start > 1:
             longest = int(sorted_lengths[stop - 1])
-            fitting = next(chunk_rows(n - start, max(1, row_bytes // K * longest), chunk_size, components)).stop
+            fitting = next(chunk_rows(n - start, row_bytes(longest), chunk_size, components)).stop
             if stop - start <= fitting and longest <= 2 * shortest:
                 break
             stop = start + (stop - start) // 2
