@@ -239,6 +239,21 @@ def test_rows_do_not_see_each_other(rng, coder, options):
         assert atoms_of(choose_support(scores[rows], Y[rows], F, **options, **coder)) == whole[rows]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_refinements", [1, 2])
+def test_rows_that_are_explained_fully_do_not_see_each_other_either(dtype, n_refinements):
+    """Supports of about d atoms: their coefficients are large, and so is the rounding in the residual."""
+    rng = np.random.default_rng(0)
+    Y, F, _, _ = problem(rng, n=200, d=12, p=24)
+    Y = rng.standard_normal(Y.shape)
+    scores = Y @ F.T + 0.3 * rng.standard_normal((200, 24))
+    Y, F, scores = (part.astype(dtype) for part in (Y, F, scores))
+    options = {"k": None, "n_refinements": n_refinements, **EXACT}
+    whole = atoms_of(choose_support(scores, Y, F, **options))
+    alone = [atoms_of(choose_support(scores[[i]], Y[[i]], F, **options))[0] for i in range(200)]
+    assert alone == whole
+
+
 def test_whole_selection_is_numpys_on_every_library(backend, rng, coder):
     Y, F, scores, _ = problem(rng, noise=0.1)
     options = {"k": 4, "candidate_factor": 2.0, "n_refinements": 2, "positive_code": True, **coder}

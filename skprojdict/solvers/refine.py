@@ -52,13 +52,14 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     if k is None:
         k = support.indices.shape[1]
         own = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
-    fitted = project(Y, components, support.indices, weights_of(support, **penalty), **solve).reconstruction
-    correlation = (Y - fitted) @ components.T
+    fitted = project(Y, components, support.indices, weights_of(support, **penalty), **solve)
+    correlation = (Y - fitted.reconstruction) @ components.T
     chosen = scatter_rows(support.indices, xp.astype(support.active, Y.dtype), components.shape[0]) > 0
     lowest = xp.full_like(correlation, -float("inf"))
     values, extra = top_k(xp.where(chosen, lowest, correlation), min(k, components.shape[0]))
-    # A residual of nothing but rounding recommends nobody.
-    rounding = 64 * float(xp.finfo(Y.dtype).eps) * xp.sqrt(xp.sum(Y * Y, axis=1, keepdims=True))
+    # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
+    size = xp.sqrt(xp.sum(Y * Y, axis=1, keepdims=True)) + xp.sum(xp.abs(fitted.coefs), axis=1, keepdims=True)
+    rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
     useful = values > rounding if own is None else (values > rounding) & _first(own, values)
     none_added = xp.zeros_like(support.active) if support.added is None else support.added
     candidates = Support(
@@ -132,6 +133,14 @@ def choose_support(
     Returns
     -------
     support : Support
+
+    Notes
+    -----
+    A row's support does not depend on the rows that it is computed with, but for ties that rounding breaks: the last
+    digits of a matrix product depend on how many rows take part. Such ties are the rule only where many supports
+    explain a row fully, that is in exact mode with more atoms than d. There a row that is explained up to rounding is
+    not refined, while ``positive_code`` picks one of many equally good non-negative combinations: in float32, one row
+    of some hundred may come out with another one when it is coded with other rows.
     """
     p = components.shape[0]
     several = k is not None and candidate_factor > 1 and Y is not None and selection == "top_k"
