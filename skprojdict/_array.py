@@ -8,8 +8,10 @@ solve, scattering along rows) is here, with a faster native branch where a libra
 import math
 
 import array_api_compat
+import array_api_extra as xpx
 import numpy as np
 from array_api_compat import array_namespace, device, is_cupy_namespace, is_numpy_namespace, is_torch_namespace
+from sklearn.utils import _align_api_if_sparse as align_sparse  # private in 1.9: the global option `sparse_interface`
 from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 proposes to publish them
     check_same_namespace,
     get_namespace_and_device,
@@ -18,13 +20,16 @@ from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 pro
 )
 
 __all__ = [
+    "OnTensors",
     "add_to_diagonal",
+    "align_sparse",
     "array_namespace",
     "asarray_like",
     "check_same_namespace",
     "cho_solve",
     "cholesky",
     "chunk_rows",
+    "detached",
     "device",
     "from_torch",
     "gather_rows",
@@ -61,7 +66,7 @@ def top_k(values, k):
         top = torch.topk(values, k, dim=1)
         return top.values, top.indices
     if (is_numpy_namespace(xp) or is_cupy_namespace(xp)) and k < values.shape[1]:
-        part = xp.argpartition(-values, k - 1, axis=1)[:, :k]
+        part = xpx.argpartition(-values, k - 1, axis=1)[:, :k]
         # argpartition leaves the winners in any order: by index first, so that equal ones come in order of index.
         part = xp.sort(part, axis=1)
         order = xp.argsort(-xp.take_along_axis(values, part, axis=1), axis=1, stable=True)
@@ -224,6 +229,43 @@ def to_torch(x, target_device=None):
             x = x.copy()  # torch warns on read-only memory and has no negative strides
         tensor = torch.from_numpy(x)
     return tensor if target_device is None else tensor.to(target_device)
+
+
+def detached(x):
+    """The array without its history of gradients, where it is a tensor that has one."""
+    return x.detach() if array_api_compat.is_torch_array(x) else x
+
+
+class OnTensors:
+    """A user's elementwise torch function, callable on arrays of any library.
+
+    Parameters
+    ----------
+    function : callable
+        Maps a tensor to a tensor of the same shape.
+    name : str
+        The parameter that it was given as, for the error message.
+    """
+
+    def __init__(self, function, name):
+        self.function, self.name = function, name
+
+    def __call__(self, x):
+        """Apply the function to ``x``, and bring the result to where ``x`` is."""
+        on_torch = array_api_compat.is_torch_array(x)
+        try:
+            value = self.function(x if on_torch else to_torch(x))
+        except (TypeError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name} must map a torch tensor to a tensor by operations that torch can differentiate, but it "
+                f"raised {type(error).__name__}: {error}. Use operators or torch functions."
+            ) from error
+        if not array_api_compat.is_torch_array(value):
+            raise ValueError(
+                f"{self.name} must map a torch tensor to a tensor, got {type(value).__name__}: gradients have to pass "
+                "through it. Use operators or torch functions."
+            )
+        return value if on_torch else from_torch(value, x)
 
 
 def from_torch(tensor, like):

@@ -10,10 +10,10 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import _align_api_if_sparse  # private in 1.9: honours the global option `sparse_interface`
 from sklearn.utils.validation import check_is_fitted
 
 from ._array import (
+    align_sparse,
     array_namespace,
     check_same_namespace,
     chunk_rows,
@@ -116,7 +116,9 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         for rows, indices, coefs in chunks:
             centred = xp.astype(Y[rows, ...], self.components_.dtype) - self.mean_
             fitted = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_
-            error += _energy(centred - fitted)
+            # In training units: squares of very large or very small data would overflow or vanish.
+            centred = centred / self.scale_
+            error += _energy(centred - fitted / self.scale_)
             second += _energy(centred)
             first += to_numpy(xp.sum(centred, axis=0)).astype(np.float64)
         total = second - float(first @ first) / n
@@ -148,7 +150,7 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         n, p = X.shape[0], self.components_.shape[0]
         if self.sparse_output:
             check_sparse_output(X)
-            return _align_api_if_sparse(_csr(chunks, n, p, self.components_.dtype))
+            return align_sparse(_csr(chunks, n, p, self.components_.dtype))
         xp = array_namespace(self.components_)
         codes = xp.zeros((n, p), dtype=self.components_.dtype, device=device(self.components_))
         for rows, indices, coefs in chunks:

@@ -18,6 +18,7 @@ from ._validation import (
     check_sparse_output,
     resolve_n_components,
     resolve_n_nonzero,
+    shape_kept,
     validate_rows,
 )
 from .solvers.initial import initial_components
@@ -195,7 +196,8 @@ class MethodOfOptimalDirections(_BaseDictionary):
             For NaN or infinity (naming the first such row), fewer than 2 rows, or parameters that exclude each other.
         """
         fresh = not (self.warm_start and hasattr(self, "components_"))
-        X, rng = self._begin(X, fresh=fresh, streaming=self.algorithm == "streaming")
+        with shape_kept(self):
+            X, rng = self._begin(X, fresh=fresh, streaming=self.algorithm == "streaming")
         learner = self._learner_of(X, rows_a_pass=X.shape[0])
         self._learner = None  # statistics of an earlier partial_fit
         try:

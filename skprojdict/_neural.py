@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
 from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
 from ._validation import (
     check_initial_components,
     check_selection_dtype,
+    check_tied,
     resolve_n_components,
     resolve_n_nonzero,
+    shape_kept,
     validate_rows,
     validate_second_view,
 )
@@ -51,7 +54,7 @@ _CONSTRAINTS = {
     "max_steps": [None, Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "warm_start": ["boolean"],
-    "device": [None, str, Hidden(Options(object, {None}))],
+    "device": "no_validation",  # torch is not loaded to look at a parameter; _device checks it
     "selection_dtype": [None, StrOptions({"bfloat16", "float16"})],
     "chunk_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "sparse_output": ["boolean"],
@@ -83,6 +86,8 @@ class _NeuralDictionary(_BaseDictionary):
 
     def _check_options(self, n_features, n_targets):
         """Refuse combinations of parameters that cannot mean anything."""
+        check_selection_dtype(self)
+        check_tied(self, n_features=n_features, n_targets=n_targets)
 
     # ---- fitting
 
@@ -109,11 +114,18 @@ class _NeuralDictionary(_BaseDictionary):
         FloatingPointError
             When the loss stops being finite; the weights of the step before stay in the estimator.
         """
-        X, Y = self._views(X, y, reset=True, min_samples=2)
-        trainer, views, rng = self._start(X, Y, fresh=not (self.warm_start and hasattr(self, "components_")))
+        from .training.loop import NonFiniteLossError
+
+        fresh = not (self.warm_start and hasattr(self, "components_"))
+        with shape_kept(self):
+            X, Y = self._views(X, y, reset=fresh, min_samples=2, method="fit")
+            trainer, views, rng = self._start(X, Y, fresh=fresh)
         self._trainer = None  # moments of an earlier partial_fit
         try:
             self._train(trainer, views, X.shape[0], X, y, rng)
+        except NonFiniteLossError:
+            trainer.back_to_good()
+            raise
         finally:  # an interrupted or diverged fit keeps its last good weights
             self._store(trainer, X)
         return self
@@ -136,40 +148,71 @@ class _NeuralDictionary(_BaseDictionary):
         -------
         self : object
         """
-        first = not hasattr(self, "components_")
-        X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1)
-        if self._trainer is None:
-            self._trainer, views, _ = self._start(X, Y, fresh=first)
-        else:
-            from .training.rows import Views
+        from .training.loop import NonFiniteLossError
 
-            like = self._trainer.weights.components
-            views = Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+        first = not hasattr(self, "components_")
+        X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1, method="partial_fit")
+        trainer, views = self._resumed(X, Y) if self._trainer else self._start(X, Y, fresh=first)[:2]
+        self._trainer = trainer
         try:
-            values = self._trainer.step(*views.take(slice(0, X.shape[0])))
+            values = trainer.checked_step(*views.take(slice(0, X.shape[0])))
+        except NonFiniteLossError:
+            trainer.back_to_good()
+            self._trainer = None
+            raise
         finally:
-            self._store(self._trainer, X)
-        self._record(self._trainer, [values], self._trainer.learning_rate)
+            self._store(trainer, X)
+        self._record(trainer, [values], trainer.learning_rate)
         self.n_iter_ += 1
         return self
 
-    def _views(self, X, y, *, reset, min_samples):
+    def _views(self, X, y, *, reset, min_samples, method):
         """Validated rows of both views; with ``target="X"`` the second is the first and y is not looked at."""
         if not reset:
-            check_same_namespace(X, self, attribute="components_", method="partial_fit")
-        X = validate_rows(self, X, reset=reset, min_samples=min_samples)
-        if self.target == "X":
-            Y = X
-        else:
-            Y = validate_second_view(self, X, y)
-            if not reset and Y.shape[1] != self.components_.shape[1]:
-                raise ValueError(
-                    f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
-                )
-        if reset:
-            check_selection_dtype(self)
+            check_same_namespace(X, self, attribute="components_", method=method)
+        with shape_kept(self):
+            X = validate_rows(self, X, reset=reset, min_samples=min_samples)
+            flat = getattr(y, "ndim", 2) == 1
+            Y = X if self.target == "X" else validate_second_view(self, X, y)
+            if not reset:
+                self._check_targets(Y)
+                self._check_size()
             self._check_options(X.shape[1], Y.shape[1])
+        if reset:
+            self._flat_target = flat
         return X, Y
+
+    def _check_targets(self, Y):
+        if Y.shape[1] != self.components_.shape[1]:
+            raise ValueError(
+                f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
+            )
+
+    def _check_size(self):
+        """Training goes on with the atoms that there are."""
+        fitted, wanted = self.components_.shape[0], resolve_n_components(self.n_components, self.components_.shape[1])
+        if wanted != fitted:
+            raise ValueError(
+                f"n_components={self.n_components!r} asks for {wanted} atoms, but training goes on with the {fitted} "
+                "fitted ones. Set n_components as at the first fit, or fit anew with warm_start=False."
+            )
+
+    def _resumed(self, X, Y):
+        """The trainer of the last partial_fit, with the parameters as they are now, and its next batch."""
+        from .training.rows import Views
+
+        self._check_form()
+        trainer = self._trainer
+        p, d = self.components_.shape
+        trainer.loss, trainer.learning_rate = self._loss(p, d, self._k), self._peak_rate(p)
+        trainer.dead.dead_after = self._dead_after(p, self._k)
+        like = trainer.weights.components
+        return trainer, Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+
+    def _dead_after(self, n_components, k):
+        if self.dead_after == "auto":
+            return 64 * n_components / (k or max(1, n_components // 10))
+        return self.dead_after
 
     def _start(self, X, Y, *, fresh):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
@@ -177,21 +220,23 @@ class _NeuralDictionary(_BaseDictionary):
 
         from .training.dead import DeadFeatures
         from .training.loop import Trainer
-        from .training.rows import Views
+        from .training.rows import Views, measure_units
         from .training.start import fresh_weights
 
         where = self._device(X)
-        dtype = torch.float64 if "float64" in str(X.dtype) else torch.float32
+        like = X if fresh else self.components_
+        dtype = torch.float32 if "float32" in str(like.dtype) or "float16" in str(like.dtype) else torch.float64
         rng = check_random_state(self.random_state)
         p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
         k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
-            self._forget_parts()
-            units = self._set_units(X, Y, p, rng)
+            units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, p), center=self.center, rng=rng)
+            given = self._given_components(units.sample_out, p, rng)
+            self._set_units(units)
             weights = fresh_weights(
                 units.sample_in,
                 units.sample_out,
-                components=self._given_components(units.sample_out, p, rng),
+                components=given,
                 init=self.init,
                 n_components=p,
                 k=k,
@@ -207,17 +252,15 @@ class _NeuralDictionary(_BaseDictionary):
         else:
             self._check_form()
             weights = self._fitted_weights(dtype, where)
-        dead_after = 64 * p / (k or max(1, p // 10)) if self.dead_after == "auto" else self.dead_after
-        dead = DeadFeatures(p, dead_after, where)
+        dead = DeadFeatures(p, self._dead_after(p, k), where)
         if not fresh:
             dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
         trainer = Trainer(weights, self._loss(p, Y.shape[1], k), dead, learning_rate=self._peak_rate(p))
         return trainer, Views(X, Y, self.encoder_scale_, self.scale_, dtype, where), rng
 
-    def _set_units(self, X, Y, n_components, rng):
-        from .training.rows import measure_units
-
-        units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, n_components), center=self.center, rng=rng)
+    def _set_units(self, units):
+        """Forget an earlier fit and take on the units of this one."""
+        self._forget_parts()
         if units.scale_out == 0:
             warnings.warn(
                 "every row to reconstruct is the same: there is no variance to explain, and the atoms are arbitrary.",
@@ -225,7 +268,6 @@ class _NeuralDictionary(_BaseDictionary):
                 stacklevel=5,
             )
         self.scale_, self.encoder_scale_ = units.scale_out or 1.0, units.scale_in or 1.0
-        return units
 
     def _given_components(self, sample, n_components, rng):
         if isinstance(self.init, str):
@@ -239,14 +281,25 @@ class _NeuralDictionary(_BaseDictionary):
         return float(self.learning_rate)
 
     def _device(self, X):
+        """Where to train: the device of X unless one is named, tried with an empty tensor."""
         import torch
 
-        if self.device is not None:
-            return torch.device(self.device)
-        where = device(X)
-        if isinstance(where, torch.device):
-            return where
-        return torch.device("cuda", where.id) if "cupy" in array_namespace(X).__name__ else torch.device("cpu")
+        if self.device is None:
+            where = device(X)
+            if isinstance(where, torch.device):
+                return where
+            return torch.device("cuda", where.id) if "cupy" in array_namespace(X).__name__ else torch.device("cpu")
+        try:
+            where = torch.device(self.device)
+            torch.empty(0, device=where)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"device={self.device!r} is not a device that torch can use here ({str(error).splitlines()[0]}). Name "
+                "one that is, such as 'cpu' or 'cuda', or leave device=None to train where X is."
+            ) from error
+        if where.type == "meta":
+            raise ValueError("device='meta' holds no numbers to train on. Name another device, or leave device=None.")
+        return where
 
     def _train(self, trainer, views, n_rows, X, y, rng):
         """Minibatch steps with callbacks; one iteration is a pass over the rows, or 100 steps of a longer one."""
@@ -262,12 +315,18 @@ class _NeuralDictionary(_BaseDictionary):
         context = self._init_callback_context(max_subtasks=len(starts))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         patience = _Patience(self.tol)
+        n_iter = self.n_iter_
         for start in starts:
             iteration = context.subcontext(task_name="iteration")
             iteration.call_on_fit_task_begin(estimator=self)
-            steps = range(start, min(total, start + block))
-            values = [trainer.step(*views.take(np.sort(next(batches))), schedule(i, total)) for i in steps]
-            self._record(trainer, values, trainer.learning_rate * schedule(steps[-1], total))
+            values: list[tuple] = []
+            try:
+                for i in range(start, min(total, start + block)):
+                    step = trainer.step if values else trainer.checked_step
+                    values.append(step(*views.take(np.sort(next(batches))), schedule(i, total)))
+            finally:  # what an interrupted iteration has done is recorded, too
+                self._record(trainer, values, trainer.learning_rate * schedule(start + len(values) - 1, total))
+                self.n_iter_ = n_iter + math.ceil(trainer.n_steps / a_pass)
             stop = iteration.call_on_fit_task_end(
                 estimator=self,
                 metadata={name: series[-1] for name, series in self.history_.items()},
@@ -275,12 +334,13 @@ class _NeuralDictionary(_BaseDictionary):
             )
             if stop or patience.exhausted(self.history_["loss"][-1]):
                 break
-        self.n_iter_ += math.ceil(trainer.n_steps / a_pass)
         context.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: self._fitted_attributes(trainer, X)
         )
 
     def _record(self, trainer, values, rate):
+        if not values:
+            return
         loss, error, variance = np.mean(values, axis=0)
         self.n_steps_ += len(values)
         entry = (self.n_steps_, loss, error / variance if variance > 0 else 0.0, rate, int(trainer.dead.mask().sum()))
@@ -328,8 +388,8 @@ class _NeuralDictionary(_BaseDictionary):
         for part, name in OPTIONAL_PARTS.items():
             if part in parts and parts[part] != hasattr(self, name):
                 raise ValueError(
-                    f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, so training cannot go "
-                    "on with the parameters as they are now. Set tied, target, penalty and selection as at the first "
+                    f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "
+                    "go with the parameters as they are now. Set tied, target, penalty and selection as at the first "
                     "fit, or fit anew with warm_start=False."
                 )
 
@@ -376,10 +436,11 @@ class _NeuralDictionary(_BaseDictionary):
 
         Returns
         -------
-        y : array of shape (n_samples, n_targets)
+        y : array of shape (n_samples, n_targets), or (n_samples,) where the fitted y was 1-d
         """
         X = self._validate_fitted(X, "predict")
-        return self._decode(X, self._chunks(X, None))
+        prediction = self._decode(X, self._chunks(X, None))
+        return prediction[:, 0] if self._flat_target else prediction
 
     @available_if(_second_view)
     def project(self, X, y):
@@ -436,13 +497,16 @@ class _NeuralDictionary(_BaseDictionary):
         X, Y = self._validate_pair(X, y, "score")
         return self._explained(Y, self._chunks(X, None))
 
+    def _validate_fitted(self, X, method):
+        check_is_fitted(self)
+        self._check_form()
+        self._check_options(self.n_features_in_, self.components_.shape[1])
+        return super()._validate_fitted(X, method)
+
     def _validate_pair(self, X, y, method):
         X = self._validate_fitted(X, method)
         Y = validate_second_view(self, X, y)
-        if Y.shape[1] != self.components_.shape[1]:
-            raise ValueError(
-                f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
-            )
+        self._check_targets(Y)
         return X, Y
 
     def __sklearn_tags__(self):

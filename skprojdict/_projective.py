@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._array import array_namespace
+from ._array import OnTensors, array_namespace
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
@@ -21,9 +21,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     Minimises, over unit-norm atoms f_j, encoder rows E_j, biases b_j and the centre mu, the mean over rows x of
     ``|| y - y_hat ||^2`` plus what trains the encoder, with y = x - mu and::
 
-        e = E (x - mu) + b ,   S = the k largest positive scores
-        beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2 ,   lambda_j = alpha
-        phi(e_j) y_hat = sum_{j in S} beta_j f_j
+        e = E (x - mu) + b ,   S = the k largest positive scores ,   lambda_j = alpha phi(e_j)
+        beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2
+        y_hat = sum_{j in S} beta_j f_j
 
     so the additive decoder of a sparse autoencoder is replaced by the projection of the target on the span of the
     selected atoms (exact, lambda = 0), or by ridge regression with a penalty for each feature that falls with its
@@ -44,30 +44,33 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         (a transcoder).
     penalty : {"exact", "ridge", "inverse_square", "softplus"} or callable, default="exact"
         "exact": none, the minimum-norm least squares. "ridge": phi = 1. "inverse_square": phi = e^-2. "softplus":
-        phi = 1 / log(1 + exp(e)). callable: maps an array of scores to precisions 1 / phi >= 0, finite at 0, with
-        operations that torch can differentiate. Score-dependent penalties see the scores times a learned gain.
+        phi = 1 / log(1 + exp(e)). callable: maps a torch tensor of scores to precisions
+        1 / phi >= 0, finite at 0, elementwise and differentiable. Score-dependent penalties see the scores times a
+        learned gain.
     alpha : float, default=1.0
-        Multiplies the penalty.
+        Multiplies the penalty. Without effect on penalty="exact", and with quota="sum", which fixes the mean of the
+        penalties.
     quota : {None, "normalize", "sum", "penalize"}, default=None
         Keeps importance from racing upward where the penalty depends on the score. "normalize": selected scores are
         rescaled to the root mean square ``quota_strength`` (default 3); "sum": penalties are rescaled to the mean
         ``quota_strength`` (1/9); "penalize": ``quota_strength`` (1e-3) times the estimated effective dimension joins
         the loss.
     quota_strength : float, default=None
-        See quota.
+        See quota; without one it has no effect.
     selection : {"top_k", "budget", "threshold"}, default="top_k"
         "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score
         above a threshold learned at fit, k on average.
     dimension_budget : float, default=None
-        Effective dimensions a row with ``selection="budget"``.
+        Effective dimensions a row; for ``selection="budget"`` only.
     budget_measure : {"estimate", "exact"}, default="estimate"
         The paper's sum 1 / (1 + lambda), an upper bound; or the exact effective dimension.
     encoder_loss : {"coefficients", "penalty"}, default="coefficients"
         "coefficients": scores regress the solved coefficients, ``|| relu(e_S) - stopgrad(beta_S) ||^2``, beside what
         they learn through a score-dependent penalty. "penalty": through the penalty alone, as in the paper.
     candidate_factor : float, default=2.0
-        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients. Not with
-        ``target="y"``, where the selection must do without the target.
+        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients. For
+        ``selection="top_k"`` with a number of coefficients; not with ``target="y"``, where the selection must do
+        without the target.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
         the residual, solve, keep the k largest coefficients. Only with ``target="X"``.
@@ -82,7 +85,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     solver : {"cholesky", "cg"}, default="cholesky"
         Direct, or batched conjugate gradients on the normal equations.
     cg_max_iter : int, default=None
-        Conjugate-gradient steps at most. None: until converged.
+        Conjugate-gradient steps at most, for ``solver="cg"``. None: until converged.
     predict_mode : {"regressed"}, default="regressed"
         With ``target="y"``: codes are predicted from X by an affine map for each atom, trained beside the dictionary.
     auxk_coef : float, default=1/32
@@ -94,8 +97,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     center : {"mean", "geometric_median"}, default="mean"
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
-        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto": proportional to
-        ``1 / sqrt(n_components)``.
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto":
+        ``0.22 / sqrt(n_components)``, at most 0.02.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
     max_iter : int, default=20
@@ -107,7 +110,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         training loss by this much. 0: never.
     warm_start : bool, default=False
         Start a new ``fit`` from the fitted weights, centres and scale.
-    device : str or None, default=None
+    device : str, torch.device or None, default=None
         Where torch trains. None: where X is.
     selection_dtype : {"bfloat16", "float16"} or None, default=None
         Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again
@@ -263,7 +266,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.random_state = random_state
 
     def _check_options(self, n_features, n_targets):
-        check_projective_options(self, n_features=n_features, n_targets=n_targets)
+        super()._check_options(n_features, n_targets)
+        check_projective_options(self)
 
     def _loss(self, n_components, n_targets, k):
         from .training.losses import projective_loss
@@ -302,7 +306,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "n_refinements": self.n_refinements,
             "positive_code": self.positive_code,
             "penalty": {
-                "penalty": self.penalty,
+                "penalty": OnTensors(self.penalty, "penalty") if callable(self.penalty) else self.penalty,
                 "alpha": self.alpha,
                 "quota": self.quota,
                 "quota_strength": self.quota_strength,

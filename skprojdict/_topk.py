@@ -42,8 +42,8 @@ class TopKDictionaryLearning(_NeuralDictionary):
     center : {"mean", "geometric_median"}, default="mean"
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
-        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto": proportional to
-        ``1 / sqrt(n_components)``.
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto":
+        ``0.22 / sqrt(n_components)``, at most 0.02.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
     max_iter : int, default=20
@@ -55,7 +55,7 @@ class TopKDictionaryLearning(_NeuralDictionary):
         training loss by this much. 0: never.
     warm_start : bool, default=False
         Start a new ``fit`` from the fitted weights, centres and scale.
-    device : str or None, default=None
+    device : str, torch.device or None, default=None
         Where torch trains. None: where X is.
     selection_dtype : {"bfloat16", "float16"} or None, default=None
         Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again

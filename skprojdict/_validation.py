@@ -3,6 +3,7 @@
 
 import math
 import warnings
+from contextlib import contextmanager
 from numbers import Integral
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 
 from ._array import (
     array_namespace,
+    detached,
     get_namespace_and_device,
     is_numpy_namespace,
     move_to,
@@ -33,9 +35,25 @@ def validate_rows(estimator, X, *, reset, min_samples=1):
     ValueError
         For NaN or infinity, naming the first bad row; for other columns than at fit; as scikit-learn otherwise.
     """
-    X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
-    check_finite(X, "X")
+    with shape_kept(estimator):
+        X = detached(X)
+        X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
+        check_finite(X, "X")
     return X
+
+
+@contextmanager
+def shape_kept(estimator):
+    """Give a fitted estimator its columns back when data for a new fit are refused."""
+    names = ("n_features_in_", "feature_names_in_")
+    kept = {name: vars(estimator)[name] for name in names if name in vars(estimator)}
+    try:
+        yield
+    except Exception:
+        for name in names:
+            vars(estimator).pop(name, None)
+        vars(estimator).update(kept)
+        raise
 
 
 def validate_second_view(estimator, X, y):
@@ -48,6 +66,7 @@ def validate_second_view(estimator, X, y):
             f"{type(estimator).__name__} with target='y' requires y to be passed, but the target y is None. Pass the "
             "array to reconstruct as y, or set target='X'."
         )
+    y = detached(y)
     xp, _, device = get_namespace_and_device(X)
     own, _, own_device = get_namespace_and_device(y)
     if hasattr(y, "dtype") and (own is not xp or own_device != device):
@@ -59,14 +78,16 @@ def validate_second_view(estimator, X, y):
     if y.ndim != 2:
         raise ValueError(f"y must have 1 or 2 dimensions with target='y', got an array of shape {tuple(y.shape)}")
     check_finite(y, "y")
-    return y
+    return y[:, :]  # never X itself: one object for both views means one view
 
 
 def _array_options(X, min_samples):
     xp, _, device = get_namespace_and_device(X)
     dtypes = [*supported_float_dtypes(xp, device=device)]
-    if is_numpy_namespace(xp):
+    if isinstance(X, np.ndarray):
         dtypes = [np.float64, np.float32, np.float16]
+        if X.dtype.kind in "iu":
+            dtypes.append(X.dtype)  # integers on disk are cast batch by batch, too
     return {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_samples}
 
 
@@ -109,7 +130,7 @@ def resolve_n_nonzero(n_nonzero_coefs, n_components, n_targets, *, warn=True):
     return min(n_components, int(n_nonzero_coefs))
 
 
-def check_projective_options(est, *, n_features, n_targets):
+def check_projective_options(est):
     """Refuse combinations of a projective dictionary's parameters that cannot mean anything."""
     score_free = est.penalty in ("exact", "ridge") if isinstance(est.penalty, str) else False
     if est.quota is not None and score_free:
@@ -141,6 +162,10 @@ def check_projective_options(est, *, n_features, n_targets):
             f"n_refinements={est.n_refinements} selects atoms by their fit to the target, which prediction from X does "
             "not know. Set n_refinements=0 with target='y'."
         )
+
+
+def check_tied(est, *, n_features, n_targets):
+    """A tied encoder reads what the dictionary writes."""
     if est.tied and n_features != n_targets:
         raise ValueError(
             f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and "

@@ -166,8 +166,59 @@ def test_a_refused_fit_leaves_the_fitted_dictionary_alone(Estimator):
     X = sparse_rows(60)
     model = Estimator(**SMALL).fit(X)
     before = model.transform(X)
-    bad = X.copy()
-    bad[3, 3] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
-        model.fit(bad)
+    for columns in (16, 8):
+        bad = X[:, :columns].copy()
+        bad[3, 3] = np.nan
+        with pytest.raises(ValueError, match="NaN"):
+            model.fit(bad)
+        np.testing.assert_array_equal(model.transform(X), before)
+    with pytest.raises(ValueError, match="init must give"):
+        model.set_params(init=np.ones((3, 3))).fit(X[:, :8])
+    assert model.n_features_in_ == 16
     np.testing.assert_array_equal(model.transform(X), before)
+
+
+@pytest.mark.parametrize("Estimator", [ProjectiveDictionaryLearning, TopKDictionaryLearning])
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99", 7.5])
+def test_a_device_that_is_not_there(Estimator, device):
+    with pytest.raises(ValueError, match=r"device=.*Name (one|another)"):
+        Estimator(**SMALL, device=device).fit(sparse_rows(50))
+
+
+def test_a_device_object_is_a_device():
+    import torch
+
+    assert P(**SMALL, device=torch.device("cpu")).fit(sparse_rows(50)).n_steps_ > 0
+
+
+def test_a_callable_penalty_that_torch_cannot_follow():
+    with pytest.raises(ValueError, match="penalty must map a torch tensor to a tensor, got ndarray"):
+        P(**SMALL, penalty=lambda e: np.exp(e.numpy())).fit(sparse_rows(50))
+    with pytest.raises(ValueError, match=r"penalty must map a torch tensor.*raised AttributeError"):
+        P(**SMALL, penalty=lambda e: e.to_frame()).fit(sparse_rows(50))
+
+
+def test_a_callable_penalty_of_torch_codes_numpy_rows():
+    import torch
+
+    X = sparse_rows(100)
+    given = P(**SMALL, penalty=torch.nn.functional.softplus).fit(X)
+    named = P(**SMALL, penalty="softplus").fit(X)
+    np.testing.assert_allclose(given.transform(X), named.transform(X), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"selection": "threshold"}, "lacks threshold_"),
+        ({"selection": "budget"}, "selection='budget'"),
+        ({"penalty": "inverse_square"}, "lacks importance_gain_"),
+        ({"target": "y"}, "lacks coef_components_"),
+        ({"tied": True}, "lacks encoder_gain_"),
+    ],
+)
+def test_parameters_that_the_fit_did_not_learn(changed, message):
+    X = sparse_rows(60)
+    model = P(**SMALL).fit(X).set_params(**changed)
+    with pytest.raises(ValueError, match=message):
+        model.transform(X)

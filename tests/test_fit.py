@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How the estimators train: units, seeds, labels, passes, warm starts, interruptions."""
 
+import copy
 import functools
+import re
 import tracemalloc
 
 import numpy as np
@@ -175,12 +177,47 @@ def test_data_start_takes_rows(data, Estimator):
 
 
 @pytest.mark.parametrize("Estimator", NEURAL)
-def test_a_diverging_loss_stops_and_keeps_the_last_good_weights(data, Estimator):
-    model = Estimator(**{**SMALL, "learning_rate": 1e30, "max_iter": 50})
-    with pytest.raises(FloatingPointError, match=r"step \d+.*Lower learning_rate"):
-        model.fit(data.astype(np.float32))
-    assert np.isfinite(model.components_).all()
-    assert np.isfinite(model.encoder_components_).all()
+@pytest.mark.parametrize("rate", [1e10, 1e30])
+def test_a_diverging_loss_stops_and_keeps_the_last_good_weights(data, Estimator, rate):
+    X = data.astype(np.float32)
+    model = Estimator(**{**SMALL, "max_iter": 50}).fit(X)
+    good = model.score(X)
+    assert good > 0.3
+    model.set_params(warm_start=True, learning_rate=rate)
+    for _ in range(20):
+        try:
+            model.fit(X)
+        except FloatingPointError as error:
+            message = str(error)
+            break
+    assert re.search(r"step \d+.*Lower learning_rate.*last good weights", message)
+    assert model.score(X) == pytest.approx(good, abs=0.1)
+    for name in ("components_", "encoder_components_", "encoder_bias_", "mean_"):
+        assert np.isfinite(getattr(model, name)).all()
+    cold = Estimator(**{**SMALL, "max_iter": 50, "learning_rate": 1e30})
+    with pytest.raises(FloatingPointError):
+        cold.fit(X)
+    assert cold.score(X) > -1  # the untrained start, not what the first step made of it
+    assert cold.n_steps_ == cold.history_["step"][-1]
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_a_diverging_partial_fit_keeps_the_last_good_weights(data, Estimator):
+    X = data.astype(np.float32)
+    model = Estimator(**SMALL)
+    for _ in range(30):
+        model.partial_fit(X)
+    good = model.score(X)
+    model.set_params(learning_rate=1e30)
+    stopped = False
+    for _ in range(10):
+        try:
+            model.partial_fit(X)
+        except FloatingPointError:
+            stopped = True
+            break
+    assert stopped
+    assert model.score(X) == pytest.approx(good, abs=0.1)
 
 
 @pytest.mark.parametrize("Estimator", ALL)
@@ -244,3 +281,72 @@ def test_training_does_not_go_on_with_another_form(data):
     model = ProjectiveDictionaryLearning(**SMALL).fit(data).set_params(tied=True)
     with pytest.raises(ValueError, match=r"lacks encoder_gain_.*warm_start=False"):
         model.partial_fit(data)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_parameters_may_change_between_batches(data, Estimator):
+    model = Estimator(**SMALL).partial_fit(data)
+    twin = copy.deepcopy(model)
+    model.partial_fit(data)
+    twin.set_params(n_nonzero_coefs=8).partial_fit(data)
+    assert not np.array_equal(model.components_, twin.components_)
+    still = copy.deepcopy(model).set_params(learning_rate=1e-12).partial_fit(data)
+    np.testing.assert_allclose(still.components_, model.components_, atol=1e-9)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_training_goes_on_with_the_same_sizes_only(data, Estimator):
+    model = Estimator(**SMALL, warm_start=True).fit(data)
+    with pytest.raises(ValueError, match=r"X has 5 features, but .* is expecting 16"):
+        model.fit(data[:, :5])
+    for train in (model.set_params(n_components=50).fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"n_components=50 asks for 50 atoms.*32 fitted.*warm_start=False"):
+            train(data)
+    assert model.set_params(n_components=32).transform(data).shape == (600, 32)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_a_batch_of_another_dtype_keeps_the_dictionarys(data, Estimator):
+    model = Estimator(**SMALL).fit(data.astype(np.float32)).partial_fit(data)
+    assert model.components_.dtype == np.float32
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+def test_a_large_mean_is_not_mistaken_for_no_variance(data, Estimator):
+    near, far = Estimator(**SMALL).fit(data), Estimator(**SMALL).fit(1e7 + data)
+    assert far.scale_ == pytest.approx(near.scale_, rel=1e-6)
+    assert fvu(far, 1e7 + data) == pytest.approx(fvu(near, data), abs=1e-3)
+
+
+@pytest.mark.parametrize("Estimator", ALL)
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_scores_hold_in_extreme_units(data, Estimator, unit):
+    X = data.astype(np.float32)
+    model = Estimator(**SMALL).fit(X)
+    scaled = np.float32(unit) * X
+    assert Estimator(**SMALL).fit(scaled).score(scaled) == pytest.approx(model.score(X), abs=1e-3)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_integers_on_disk_are_read_in_place(tmp_path, Estimator):
+    X = np.random.default_rng(0).integers(0, 255, (400_000, 32), dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", X)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    tracemalloc.start()
+    model = Estimator(16, n_nonzero_coefs=2, max_steps=3, random_state=0).fit(mapped)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * X.nbytes  # what a copy in float64 would take alone
+    assert model.components_.dtype == np.float64
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_tensors_with_a_gradient_leave_none_behind(Estimator, data):
+    import sklearn
+    import torch
+
+    X = torch.from_numpy(data).requires_grad_()
+    with sklearn.config_context(array_api_dispatch=True):
+        model = Estimator(**SMALL).fit(X)
+        assert not model.components_.requires_grad
+        assert not model.transform(X).requires_grad

@@ -89,6 +89,24 @@ def test_a_single_target_column_may_be_one_dimensional(views):
     column = clone(model).fit(A, Y[:, :1])
     flat = clone(model).fit(A, Y[:, 0])
     np.testing.assert_array_equal(column.components_, flat.components_)
+    assert column.predict(A).shape == (1500, 1)
+    assert flat.predict(A).shape == (1500,)
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_the_same_array_may_be_both_views(Estimator, views):
+    A, _ = views
+    options = {**SMALL, "max_iter": 2}
+    same, copied = Estimator(**options).fit(A, A), Estimator(**options).fit(A, A.copy())
+    np.testing.assert_array_equal(same.components_, copied.components_)
+    same.partial_fit(A, A).set_params(warm_start=True).fit(A, A)
+    assert same.score(A, A) > 0
+
+
+@pytest.mark.parametrize("Estimator", NEURAL)
+def test_tying_needs_as_many_columns_in_both(Estimator, views):
+    with pytest.raises(ValueError, match=r"tied=True.*got 12 and 9"):
+        Estimator(**SMALL, tied=True).fit(*views)
 
 
 def test_partial_fit_takes_pairs(views):
@@ -110,11 +128,6 @@ def test_positive_codes_are_predicted_too(views):
     model = ProjectiveDictionaryLearning(**{**SMALL, "max_iter": 5}, positive_code=True).fit(A, Y)
     assert model.transform(A).min() >= 0
     assert model.project(A, Y).min() >= 0
-
-
-def test_tying_needs_as_many_columns(views):
-    with pytest.raises(ValueError, match=r"tied=True.*got 12 and 9"):
-        ProjectiveDictionaryLearning(**SMALL, tied=True).fit(*views)
 
 
 def test_units_of_either_view_do_not_matter(views):

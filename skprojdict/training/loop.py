@@ -40,6 +40,8 @@ class Trainer:
         self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters
         self.n_steps = 0
+        self._good = weights.clone()
+        self._best = math.inf
 
     def step(self, inputs, targets, rate=1.0):
         """One minibatch step at ``rate`` times the peak learning rate.
@@ -51,7 +53,7 @@ class Trainer:
         Raises
         ------
         NonFiniteLossError
-            Before any weight has changed.
+            Before any weight has changed; the step before may have spoiled them already (:meth:`back_to_good`).
         """
         threshold = None if self.weights.threshold is None else self.weights.threshold.clone()  # the loss moves it
         batch = self.loss(self.weights, inputs, targets, self.dead.mask())
@@ -65,7 +67,7 @@ class Trainer:
             raise NonFiniteLossError(
                 f"training stopped at step {self.n_steps + 1}: the loss is {values[0]} and the norm of its gradient "
                 f"{values[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "
-                "penalty is used. The estimator holds the weights of the step before."
+                "penalty is used. The estimator holds the last good weights."
             )
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate * group["factor"]
@@ -74,6 +76,22 @@ class Trainer:
         self.dead.update(batch.indices, batch.fired)
         self.n_steps += 1
         return tuple(values[:3])
+
+    def checked_step(self, inputs, targets, rate=1.0):
+        """A step that also judges the weights that it starts from, and keeps a copy of the last good ones.
+
+        Good weights have at most twice the lowest loss so far. Costs a copy of the weights, so it is for the first step
+        of an iteration.
+        """
+        candidate = self.weights.clone()
+        values = self.step(inputs, targets, rate)
+        if values[0] <= 2 * self._best:
+            self._good, self._best = candidate, min(self._best, values[0])
+        return values
+
+    def back_to_good(self):
+        """Put the last good weights back, after which this trainer has ended."""
+        self.weights = self._good
 
 
 def schedule(step, n_steps):

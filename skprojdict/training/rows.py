@@ -114,7 +114,7 @@ def measure_units(X, Y, *, n_sample, center, rng):
 def _centre_and_scale(sample, mean):
     centred = sample - mean
     scale = float(np.linalg.norm(centred, axis=1).mean())
-    rounding = 1e-6 * float(np.linalg.norm(mean))  # what is left of identical rows
+    rounding = 1e-13 * float(np.linalg.norm(mean))  # what float64 sums leave of identical rows
     return (scale, centred / scale) if scale > rounding else (0.0, centred)
 
 
