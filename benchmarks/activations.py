@@ -25,13 +25,10 @@ FORMS = {
     "TopK autoencoder": (TopKDictionaryLearning, {}),
     "projective, defaults": (ProjectiveDictionaryLearning, {}),
     "projective, candidate_factor=1": (ProjectiveDictionaryLearning, {"candidate_factor": 1.0}),
-    "projective, n_refinements=1 at fit too": (ProjectiveDictionaryLearning, {"n_refinements": 1}),
     "tied exact (paper, section 4), candidate_factor=1": (
         ProjectiveDictionaryLearning,
         {"tied": True, "encoder_loss": "penalty", "candidate_factor": 1.0},
     ),
-    "tied exact (paper, section 4)": (ProjectiveDictionaryLearning, {"tied": True, "encoder_loss": "penalty"}),
-    "tied, regressing": (ProjectiveDictionaryLearning, {"tied": True}),
     "lambda = e^-2, no quota (paper, literal)": (
         ProjectiveDictionaryLearning,
         {"penalty": "inverse_square", "encoder_loss": "penalty", "candidate_factor": 1.0},
@@ -40,6 +37,9 @@ FORMS = {
         ProjectiveDictionaryLearning,
         {"penalty": "inverse_square", "quota": "normalize", "encoder_loss": "penalty", "candidate_factor": 1.0},
     ),
+    "tied exact (paper, section 4)": (ProjectiveDictionaryLearning, {"tied": True, "encoder_loss": "penalty"}),
+    "tied, regressing": (ProjectiveDictionaryLearning, {"tied": True}),
+    "projective, n_refinements=1 at fit too": (ProjectiveDictionaryLearning, {"n_refinements": 1}),
 }
 REFINED = (0, 1, 3)
 
@@ -100,7 +100,7 @@ def main():
         row += [f"{l0(codes):.1f}", str(model.history_["n_dead"][-1]), f"{seconds:.0f}"]
         lines.append("| " + " | ".join(row) + " |")
         print(lines[-1], flush=True)
-    Path(args.output).write_text("\n".join(lines) + "\n")
+        Path(args.output).write_text("\n".join(lines) + "\n")  # what is done stays when a long run is cut off
 
 
 if __name__ == "__main__":
