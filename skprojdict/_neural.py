@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
-from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
+from ._base import SAMPLE_ROWS, _Patience
+from ._second_view import _SecondViewDictionary
 from ._validation import (
     check_initial_components,
     check_selection_dtype,
@@ -62,15 +62,7 @@ _CONSTRAINTS = {
 }
 
 
-def _second_view(estimator):
-    if estimator.target == "y":
-        return True
-    raise AttributeError(
-        f"{type(estimator).__name__} has this method with target='y' only; target={estimator.target!r}"
-    )
-
-
-class _NeuralDictionary(_BaseDictionary):
+class _NeuralDictionary(_SecondViewDictionary):
     """A dictionary trained by minibatches in torch. A subclass names its loss and codes its rows."""
 
     _trainer: Any = None  # weights and moments between calls of partial_fit
@@ -181,12 +173,6 @@ class _NeuralDictionary(_BaseDictionary):
         if reset:
             self._flat_target = flat
         return X, Y
-
-    def _check_targets(self, Y):
-        if Y.shape[1] != self.components_.shape[1]:
-            raise ValueError(
-                f"y has {Y.shape[1]} columns, but {type(self).__name__} was fitted on {self.components_.shape[1]}."
-            )
 
     def _check_size(self):
         """Training goes on with the atoms that there are."""
@@ -426,92 +412,8 @@ class _NeuralDictionary(_BaseDictionary):
         precision = {"selection_dtype": self.selection_dtype, "n_exact": n_exact, "chunk_size": self.chunk_size}
         return inputs, score_all(inputs, self.encoder_components_, self.encoder_bias_, **precision)
 
-    @available_if(_second_view)
-    def predict(self, X):
-        """Reconstruct y from X alone: ``inverse_transform(transform(X))``.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : array of shape (n_samples, n_targets), or (n_samples,) where the fitted y was 1-d
-        """
-        X = self._validate_fitted(X, "predict")
-        prediction = self._decode(X, self._chunks(X, None))
-        return prediction[:, 0] if self._flat_target else prediction
-
-    @available_if(_second_view)
-    def project(self, X, y):
-        """Codes with y known: y projected on the atoms that X selects (the paper's projection, an oracle).
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-        y : array of shape (n_samples, n_targets)
-
-        Returns
-        -------
-        codes : array or CSR of shape (n_samples, n_components)
-        """
-        X, Y = self._validate_pair(X, y, "project")
-        return self._assemble(X, self._chunks(X, Y))
-
-    @available_if(_second_view)
-    def score_projection(self, X, y):
-        """Explained variance of y by its projection on the atoms that X selects: an upper bound, not a prediction.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-        y : array of shape (n_samples, n_targets)
-
-        Returns
-        -------
-        score : float
-        """
-        X, Y = self._validate_pair(X, y, "score_projection")
-        return self._explained(Y, self._chunks(X, Y))
-
-    def score(self, X, y=None):
-        """Share of variance explained: of X by its reconstruction, or with ``target="y"`` of y by ``predict(X)``.
-
-        ``1 - sum ||y - y_hat||^2 / sum ||y - mean(y)||^2`` with the mean of the scored rows (variance-weighted R^2). A
-        larger ``n_components`` or ``n_nonzero_coefs`` always scores higher: to choose them, search by a downstream
-        score, or by one that charges for active features.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, n_features)
-        y : array of shape (n_samples, n_targets), default=None
-            Ignored with ``target="X"``.
-
-        Returns
-        -------
-        score : float
-            NaN with a warning for a single row.
-        """
-        if self.target == "X":
-            return super().score(X)
-        X, Y = self._validate_pair(X, y, "score")
-        return self._explained(Y, self._chunks(X, None))
-
     def _validate_fitted(self, X, method):
         check_is_fitted(self)
         self._check_form()
         self._check_options(self.n_features_in_, self.components_.shape[1])
         return super()._validate_fitted(X, method)
-
-    def _validate_pair(self, X, y, method):
-        X = self._validate_fitted(X, method)
-        Y = validate_second_view(self, X, y)
-        self._check_targets(Y)
-        return X, Y
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        if self.target == "y":
-            tags.target_tags.required = True
-            tags.target_tags.multi_output = True
-        return tags

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 
 from skprojdict import _array
 from skprojdict.solvers import ridge
+from skprojdict.solvers.iterative import conjugate_gradients
 from skprojdict.solvers.ridge import (
     effective_dimension,
     nonnegative_support,
@@ -20,7 +21,7 @@ from skprojdict.solvers.ridge import (
     project,
     sampled_products,
 )
-from skprojdict.solvers.systems import conjugate_gradients, factorise
+from skprojdict.solvers.systems import factorise
 
 DTYPES = ["float32", "float64"]
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}

@@ -7,7 +7,8 @@ The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so
 from typing import Any, NamedTuple
 
 from .._array import array_namespace, cholesky, chunk_rows, device, gather_rows
-from .systems import combine, factorise, inner, nonnegative_coefficients, scaled_gram
+from .nonnegative import nonnegative_coefficients
+from .systems import combine, factorise, inner, scaled_gram
 
 
 class Projection(NamedTuple):

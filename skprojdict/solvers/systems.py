@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from .._array import (
     add_to_diagonal,
     array_namespace,
-    asarray_like,
     cho_solve,
     cholesky,
     device,
@@ -21,6 +20,7 @@ from .._array import (
     nonzero_rows,
     put_rows,
 )
+from .iterative import conjugate_gradients
 
 
 class Inverse(NamedTuple):
@@ -215,7 +215,7 @@ def _pseudo_inverse_parts(G, n_terms=0):
     return vectors, xp.where(finite[:, None], inverted, xp.full_like(inverted, math.nan))
 
 
-class _SafeInverse(NamedTuple):
+class SafeInverse(NamedTuple):
     """Cholesky where the pivots are safe, eigendecomposition for the rows where they are not."""
 
     factor: Any
@@ -224,7 +224,8 @@ class _SafeInverse(NamedTuple):
     inverted: Any
 
 
-def _safe_inverse(G, n_terms=0):
+def safe_inverse(G, n_terms=0):
+    """Factorise a stack of positive semi-definite matrices, each in the way that is safe for it."""
     xp = array_namespace(G)
     shift, smallest = _tolerances(G.dtype, xp)
     diagonal = xp.linalg.diagonal(G)
@@ -239,10 +240,11 @@ def _safe_inverse(G, n_terms=0):
         vectors, inverted = _pseudo_inverse_parts(xp.take(G, unsafe, axis=0), n_terms)
         eye = xp.eye(G.shape[-1], dtype=G.dtype, device=device(G))
         factor = xp.where(safe[:, None, None], factor, eye)
-    return _SafeInverse(factor, unsafe, vectors, inverted)
+    return SafeInverse(factor, unsafe, vectors, inverted)
 
 
-def _apply_safe(inverse, B):
+def apply_safe(inverse, B):
+    """Minimum-norm solutions (n, K) of the factorised systems for right-hand sides (n, K)."""
     xp = array_namespace(B)
     out = cho_solve(inverse.factor, B[..., None])[..., 0]
     if inverse.unsafe.shape[0]:
@@ -264,10 +266,10 @@ def masked_gram(X, present):
 
 def _exact_primal(X, present):
     G = masked_gram(X, present)
-    inverse = _safe_inverse(G, X.shape[2])
+    inverse = safe_inverse(G, X.shape[2])
 
     def of_vector(B):
-        return _apply_safe(inverse, B * present) * present
+        return apply_safe(inverse, B * present) * present
 
     def of_target(Y):
         # One step of iterative refinement on the residual takes out the shift and most of the squared condition.
@@ -283,15 +285,15 @@ def _exact_primal(X, present):
 def _exact_dual(X):
     """Minimum norm through ``M = X^T X`` (d x d): ``beta = X M^+ y``."""
     xp = array_namespace(X)
-    inverse = _safe_inverse(xp.matrix_transpose(X) @ X, X.shape[1])
+    inverse = safe_inverse(xp.matrix_transpose(X) @ X, X.shape[1])
 
     def of_target(Y):
-        w = _apply_safe(inverse, Y)
-        w = w + _apply_safe(inverse, Y - combine(X, inner(X, w)))
+        w = apply_safe(inverse, Y)
+        w = w + apply_safe(inverse, Y - combine(X, inner(X, w)))
         return inner(X, w)
 
     def of_vector(B):
-        return inner(X, _apply_safe(inverse, _apply_safe(inverse, combine(X, B))))
+        return inner(X, apply_safe(inverse, apply_safe(inverse, combine(X, B))))
 
     return Inverse(of_target, of_vector, lambda: _rank(X))
 
@@ -323,197 +325,3 @@ def _conjugate_gradient_inverse(X, weights, max_iter):
         return factorise(X, xp.ones_like(X[..., 0]) if weights is None else weights, exact=weights is None).dimension()
 
     return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
-
-
-def conjugate_gradients(operator, B, *, max_iter, start=None):
-    """Solve ``A x = b`` for a stack of symmetric positive semi-definite systems at once.
-
-    Minimises ``x^T A x / 2 - b^T x`` for each row (Hestenes and Stiefel, 1952). From a start of zero the iterates stay
-    in the range of A, so a consistent singular system gets its minimum-norm solution.
-
-    Parameters
-    ----------
-    operator : callable
-        Maps (n, K) to ``A x`` of each row.
-    B : array of shape (n, K)
-        Right-hand sides.
-    max_iter : int
-        Number of steps at most. Rows stop moving once their residual is at rounding level.
-    start : array of shape (n, K), default=None
-        Warm start.
-
-    Returns
-    -------
-    solution : array of shape (n, K)
-    """
-    xp = array_namespace(B)
-    solution = xp.zeros_like(B) if start is None else start
-    residual = B if start is None else B - operator(start)
-    direction = residual
-    energy = xp.sum(residual * residual, axis=1)
-    eps = float(xp.finfo(B.dtype).eps)
-    goal = (2 * eps) ** 2 * xp.sum(B * B, axis=1)
-    largest = xp.zeros_like(energy)
-    one = asarray_like(1.0, B)
-    for _ in range(max_iter):
-        going = energy > goal
-        if not bool(xp.any(going)):
-            break
-        image = operator(direction)
-        curvature = xp.sum(direction * image, axis=1)
-        length = xp.sum(direction * direction, axis=1)
-        slope = curvature / xp.where(length > 0, length, one)
-        largest = xp.maximum(largest, slope)
-        # A direction that A maps to nothing but rounding is a null vector: a step along it would never end.
-        going = going & (slope > B.shape[1] * eps * largest)
-        step = xp.where(going, energy / xp.where(going, curvature, one), xp.zeros_like(energy))
-        solution = solution + step[:, None] * direction
-        residual = residual - step[:, None] * image
-        new_energy = xp.where(going, xp.sum(residual * residual, axis=1), xp.zeros_like(energy))
-        ratio = xp.where(energy > 0, new_energy / xp.where(energy > 0, energy, one), xp.zeros_like(energy))
-        direction = residual + ratio[:, None] * direction
-        energy = new_energy
-    return solution
-
-
-class _GramProblem(NamedTuple):
-    """``v^T H v / 2 - q^T v`` of each row, with H (n, K, K) at hand: for supports no longer than d."""
-
-    H: Any
-    q: Any
-
-    def gradient(self, v):
-        """Downhill direction ``q - H v``."""
-        return self.q - inner(self.H, v)
-
-    def minimiser(self, passive):
-        """Minimiser over the passive variables, the others at 0."""
-        mask = array_namespace(self.H).astype(passive, self.H.dtype)
-        system = add_to_diagonal(self.H * mask[:, :, None] * mask[:, None, :], 1 - mask)
-        return _apply_safe(_safe_inverse(system), self.q * mask) * mask
-
-    def take(self, rows):
-        """The same for some rows only."""
-        xp = array_namespace(self.H)
-        return _GramProblem(*(xp.take(part, rows, axis=0) for part in self))
-
-
-class _AtomProblem(NamedTuple):
-    """The same function of atoms X (n, K, d) and targets Y, through d x d systems: for supports longer than d."""
-
-    X: Any
-    weights: Any
-    Y: Any
-    exact: bool
-
-    def gradient(self, v):
-        """Downhill direction ``D X (y - X^T D v) - v``, without the last term in exact mode."""
-        root = self._root()
-        slope = root * inner(self.X, self.Y - combine(self.X, root * v))
-        return slope if self.exact else slope - v
-
-    def minimiser(self, passive):
-        """Minimiser over the passive variables, the others at 0."""
-        xp = array_namespace(self.X)
-        root = self._root()
-        weights = self.weights * xp.astype(passive, self.X.dtype)
-        beta = factorise(self.X, weights, exact=self.exact).of_target(self.Y)
-        return xp.where(weights > 0, beta / xp.where(root > 0, root, xp.ones_like(root)), xp.zeros_like(beta))
-
-    def take(self, rows):
-        """The same for some rows only."""
-        xp = array_namespace(self.X)
-        X, weights, Y = (xp.take(part, rows, axis=0) for part in self[:3])
-        return _AtomProblem(X, weights, Y, self.exact)
-
-    def _root(self):
-        xp = array_namespace(self.X)
-        return xp.astype(self.weights > 0, self.X.dtype) if self.exact else xp.sqrt(self.weights)
-
-
-def nonnegative_coefficients(X, weights, Y, *, exact, max_iter=20):
-    """Scaled coefficients of the best non-negative combination of each row's atoms.
-
-    Minimises the objective of :func:`factorise` over ``beta = D v >= 0`` for a stack of problems at once, D the root
-    of the precisions (in exact mode the identity).
-
-    Block principal pivoting (Kim and Park, 2011): exchange every infeasible variable between the passive and the
-    active set. It needs few steps where the matrix is well conditioned and may cycle where it is not; the rows that
-    have not converged after ``max_iter`` steps go to the active-set method of Lawson and Hanson (1974), which lowers
-    the objective at every step and only ever solves on independent atoms. Each step factorises the smaller side of X.
-
-    Parameters
-    ----------
-    X : array of shape (n, K, d)
-        Gathered atoms.
-    weights : array of shape (n, K)
-        As in :func:`factorise`.
-    Y : array of shape (n, d)
-        Targets.
-    exact : bool
-        No penalty.
-    max_iter : int, default=20
-        Number of block exchanges at most.
-
-    Returns
-    -------
-    v : array of shape (n, K)
-        Non-negative minimisers; positive where the coefficient is.
-    """
-    xp = array_namespace(X)
-    zero = xp.zeros_like(weights)
-    problem: Any = _AtomProblem(X, weights, Y, exact)
-    q = problem.gradient(zero)
-    if X.shape[1] <= X.shape[2]:
-        problem = _GramProblem(masked_gram(X, xp.astype(weights > 0, X.dtype)) if exact else scaled_gram(X, weights), q)
-    scale = xp.max(xp.abs(q), axis=1, keepdims=True)
-    eps = float(xp.finfo(X.dtype).eps)
-    tolerance = 10 * q.shape[1] * eps * xp.where(scale > 0, scale, xp.ones_like(scale))
-    passive = xp.zeros(q.shape, dtype=xp.bool, device=device(q))
-    v, gradient = zero, q
-    for step in range(max_iter + 1):
-        infeasible = (passive & (v < -tolerance)) | (~passive & (gradient > tolerance))
-        unsettled = xp.any(infeasible, axis=1)
-        if step == max_iter or not bool(xp.any(unsettled)):
-            break
-        passive = passive ^ infeasible
-        v = problem.minimiser(passive)
-        gradient = problem.gradient(v)
-    v = xp.where(v > 0, v, zero)
-    rows = nonzero_rows(unsettled)
-    if rows.shape[0]:
-        v = put_rows(v, rows, _lawson_hanson(problem.take(rows), xp.take(tolerance, rows, axis=0), v.shape[1]))
-    return v
-
-
-def _lawson_hanson(problem, tolerance, n_variables):
-    """Add the variable of the steepest descent; step towards the solve as far as no variable turns negative."""
-    xp = array_namespace(tolerance)
-    columns = xp.arange(n_variables, device=device(tolerance))[None, :]
-    zero = xp.zeros((tolerance.shape[0], n_variables), dtype=tolerance.dtype, device=device(tolerance))
-    one = xp.ones_like(zero)
-    passive = zero > 0
-    refused = newest = passive
-    v = solved = zero
-    for _ in range(10 * n_variables + 10):
-        blocking = passive & (solved <= 0)
-        stepping = xp.any(blocking, axis=1, keepdims=True)
-        # Rows whose solve is positive take it, and let the steepest variable in.
-        v = xp.where(stepping, v, solved)
-        slope = xp.where(passive | refused, zero, problem.gradient(v))
-        entering = (columns == xp.argmax(slope, axis=1, keepdims=True)) & (slope > tolerance) & ~stepping
-        # The others go as far as the first variable that would turn negative, which leaves.
-        gap = v - solved
-        ratio = xp.where(blocking, v / xp.where(blocking & (gap > 0), gap, one), one)
-        length = xp.min(ratio, axis=1, keepdims=True)
-        leaving = blocking & (ratio <= length)
-        v = xp.where(stepping, v + length * (solved - v), v)
-        v = xp.where(leaving | ~(v > 0), zero, v)
-        # A variable that must leave as soon as it came was let in by rounding.
-        refused = (refused | (newest & leaving)) & (stepping | ~xp.any(newest, axis=1, keepdims=True))
-        newest = xp.where(stepping, newest & ~leaving, entering)
-        passive = (passive & ~leaving) | entering
-        if not bool(xp.any(entering | leaving)):
-            break
-        solved = problem.minimiser(passive)
-    return v
