@@ -199,11 +199,8 @@ def asarray_like(values, like, *, dtype=None):
 
 def to_numpy(x):
     """A NumPy copy or view of any array, from any device."""
-    return move_to_numpy(x) if array_api_compat.is_array_api_obj(x) else np.asarray(x)
-
-
-def move_to_numpy(x):
-    """NumPy view or copy of an array object."""
+    if not array_api_compat.is_array_api_obj(x):
+        return np.asarray(x)
     xp = array_namespace(x)
     if is_numpy_namespace(xp):
         return x

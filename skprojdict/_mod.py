@@ -225,7 +225,8 @@ class MethodOfOptimalDirections(_BaseDictionary):
         self : object
         """
         fresh = not hasattr(self, "components_")
-        X, _ = self._begin(X, fresh=fresh, streaming=True)
+        with shape_kept(self):
+            X, _ = self._begin(X, fresh=fresh, streaming=True)
         learner = getattr(self, "_learner", None) or self._learner_of(X)
         learner.configure(**self._coding())
         sums = learner.step(self._take(X, slice(0, X.shape[0])))

@@ -4,6 +4,7 @@
 import math
 import warnings
 from abc import abstractmethod
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,11 +32,10 @@ from .solvers.select import score_all
 STEPS_PER_ITERATION = 100
 # Fitted attributes that only some forms have, by the part of the weights that they belong to.
 OPTIONAL_PARTS = {
-    "tied": "encoder_gain_",
-    "importance": "importance_gain_",
-    "threshold": "threshold_",
-    "head": "coef_components_",
-    "": "coef_bias_",
+    "tied": ("encoder_gain_",),
+    "importance": ("importance_gain_",),
+    "threshold": ("threshold_",),
+    "head": ("coef_components_", "coef_bias_"),
 }
 
 _CONSTRAINTS = {
@@ -104,7 +104,7 @@ class _NeuralDictionary(_SecondViewDictionary):
         ValueError
             For NaN or infinity (naming the first such row), fewer than 2 rows, or parameters that exclude each other.
         FloatingPointError
-            When the loss stops being finite; the weights of the step before stay in the estimator.
+            When the loss stops being finite; the last good weights stay in the estimator.
         """
         from .training.loop import NonFiniteLossError
 
@@ -143,8 +143,9 @@ class _NeuralDictionary(_SecondViewDictionary):
         from .training.loop import NonFiniteLossError
 
         first = not hasattr(self, "components_")
-        X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1, method="partial_fit")
-        trainer, views = self._resumed(X, Y) if self._trainer else self._start(X, Y, fresh=first)[:2]
+        with shape_kept(self):
+            X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1, method="partial_fit")
+            trainer, views = self._resumed(X, Y) if self._trainer else self._start(X, Y, fresh=first)[:2]
         self._trainer = trainer
         try:
             values = trainer.checked_step(*views.take(slice(0, X.shape[0])))
@@ -162,14 +163,13 @@ class _NeuralDictionary(_SecondViewDictionary):
         """Validated rows of both views; with ``target="X"`` the second is the first and y is not looked at."""
         if not reset:
             check_same_namespace(X, self, attribute="components_", method=method)
-        with shape_kept(self):
-            X = validate_rows(self, X, reset=reset, min_samples=min_samples)
-            flat = getattr(y, "ndim", 2) == 1
-            Y = X if self.target == "X" else validate_second_view(self, X, y)
-            if not reset:
-                self._check_targets(Y)
-                self._check_size()
-            self._check_options(X.shape[1], Y.shape[1])
+        X = validate_rows(self, X, reset=reset, min_samples=min_samples)
+        flat = getattr(y, "ndim", 2) == 1
+        Y = X if self.target == "X" else validate_second_view(self, X, y)
+        if not reset:
+            self._check_targets(Y)
+            self._check_size()
+        self._check_options(X.shape[1], Y.shape[1])
         if reset:
             self._flat_target = flat
         return X, Y
@@ -344,7 +344,7 @@ class _NeuralDictionary(_SecondViewDictionary):
         arrays = {
             "components_": weights.components,
             "mean_": weights.mean * self.scale_,
-            "encoder_components_": encoder.clone(),
+            "encoder_components_": encoder,
             "encoder_bias_": weights.bias,
             "encoder_mean_": (weights.mean if single else weights.input_mean) * self.encoder_scale_,
             "n_activations_": trainer.dead.activations.clone(),
@@ -364,15 +364,15 @@ class _NeuralDictionary(_SecondViewDictionary):
 
     def _forget_parts(self):
         """Drop optional attributes of an earlier fit, which a form without them would mistake for its own."""
-        for name in OPTIONAL_PARTS.values():
+        for name in chain(*OPTIONAL_PARTS.values()):
             if hasattr(self, name):
                 delattr(self, name)
 
     def _check_form(self):
         """Refuse to go on training a form that the fitted weights are not of."""
         parts = self._parts()
-        for part, name in OPTIONAL_PARTS.items():
-            if part in parts and parts[part] != hasattr(self, name):
+        for part, (name, *_) in OPTIONAL_PARTS.items():
+            if parts[part] != hasattr(self, name):
                 raise ValueError(
                     f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "
                     "go with the parameters as they are now. Set tied, target, penalty and selection as at the first "

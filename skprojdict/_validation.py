@@ -35,10 +35,9 @@ def validate_rows(estimator, X, *, reset, min_samples=1):
     ValueError
         For NaN or infinity, naming the first bad row; for other columns than at fit; as scikit-learn otherwise.
     """
-    with shape_kept(estimator):
-        X = detached(X)
-        X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
-        check_finite(X, "X")
+    X = detached(X)
+    X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
+    check_finite(X, "X")
     return X
 
 

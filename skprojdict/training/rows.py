@@ -29,7 +29,6 @@ class Rows:
         self.dtype, self.device = dtype, device
         self.numpy = isinstance(X, np.ndarray) or is_numpy_namespace(array_namespace(X))
         self.source = X if self.numpy else to_torch(X)
-        self.shape = tuple(X.shape)
 
     def take(self, rows):
         """The given rows (a NumPy integer array or slice) as a tensor."""
