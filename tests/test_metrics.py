@@ -78,7 +78,7 @@ def test_mutual_coherence(xp, monkeypatch):
     F = np.array([[1.0, 0.0], [0.0, 3.0], [-2.0, 2.0], [0.0, 0.0]])
     assert_allclose(metrics.mutual_coherence(xp.asarray(F)), np.sqrt(0.5))
     assert metrics.mutual_coherence(xp.asarray(np.eye(3))) == 0.0
-    monkeypatch.setattr(metrics, "_BLOCK", 2)
+    monkeypatch.setattr(metrics._inputs, "BLOCK", 2)
     assert_allclose(metrics.mutual_coherence(xp.asarray(F)), np.sqrt(0.5))
 
 
