@@ -25,12 +25,14 @@ import sklearn
 
 import skprojdict
 from skprojdict import MethodOfOptimalDirections
+from skprojdict.datasets import make_ksvd_signals
 from skprojdict.solvers.mod import code_statistics, solve_dictionary, unit_rows
 from skprojdict.solvers.omp import orthogonal_matching_pursuit
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "ksvd_recovery.md"
 SNRS = (10.0, 20.0, 30.0, np.inf)
 N_ATOMS, N_FEATURES, N_SIGNALS, N_NONZERO, N_PASSES = 50, 20, 1500, 3, 80
+PROBLEM = {"n_features": N_FEATURES, "n_components": N_ATOMS, "n_nonzero": N_NONZERO}
 
 # Read off figure 3 of the paper at native pixels, to about 0.05 atoms: mean, and means of the five ordered groups.
 FIGURE = {
@@ -47,20 +49,6 @@ FIGURE = {
         (44.5, "41.1 43.4 44.9 45.9 47.3"),
     ),
 }
-
-
-def make_signals(seed, snr):
-    """True atoms and signals of one trial."""
-    rng = np.random.default_rng(seed)
-    atoms = unit_rows(rng.uniform(-1, 1, (N_ATOMS, N_FEATURES)))
-    codes = np.zeros((N_SIGNALS, N_ATOMS))
-    for row in codes:
-        row[rng.choice(N_ATOMS, N_NONZERO, replace=False)] = rng.uniform(-1, 1, N_NONZERO)
-    signals = codes @ atoms
-    if np.isfinite(snr):
-        noise = rng.standard_normal(signals.shape)
-        signals += noise * np.sqrt((signals**2).sum() / (noise**2).sum() / 10 ** (snr / 10))
-    return atoms, signals
 
 
 def n_found(truth, atoms):
@@ -104,8 +92,8 @@ def run(learn, n_trials):
     for snr in SNRS:
         counts = []
         for seed in range(1000, 1000 + n_trials):
-            truth, signals = make_signals(seed, snr)
-            counts.append(n_found(truth, learn(signals, seed)))
+            trial = make_ksvd_signals(N_SIGNALS, **PROBLEM, snr=snr, random_state=seed)
+            counts.append(n_found(trial.dictionary, learn(trial.X, seed)))
         counts = np.sort(counts)
         groups = " ".join(f"{group.mean():.1f}" for group in np.array_split(counts, 5))
         cells.append((counts.mean(), counts.std(ddof=1) / len(counts) ** 0.5, groups))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skprojdict.datasets import load_image_patches, make_sparse_features
+from skprojdict.datasets import load_image_patches, make_ksvd_signals, make_sparse_features, make_toy_superposition
 
 RAMP = np.add.outer(np.arange(20.0), 2 * np.arange(30.0)) / 100
 
@@ -109,3 +109,129 @@ def test_signs_are_random_on_request():
 def test_too_many_atoms_a_row_are_refused():
     with pytest.raises(ValueError, match="n_nonzero=9 is larger than n_components=8"):
         make_sparse_features(n_components=8, n_nonzero=9)
+
+
+def test_independent_firing_has_the_mean_and_the_law_it_was_asked_for():
+    data = make_sparse_features(
+        20_000, n_features=8, n_components=40, n_nonzero=2.5, firing="independent", zipf_exponent=1.0, random_state=0
+    )
+    on = data.codes != 0
+    frequency = on.mean(axis=0)
+    assert on.sum(axis=1).mean() == pytest.approx(2.5, abs=0.05)
+    # The first atom is capped at a half (Zipf's law alone would give it 0.58), the others share the rest.
+    shares = 1 / np.arange(2, 41)
+    assert_allclose(frequency, [0.5, *(2.0 * shares / shares.sum())], atol=0.015)
+    counts = on[:, :6].sum(axis=1)
+    assert counts.var() == pytest.approx((frequency[:6] * (1 - frequency[:6])).sum(), rel=0.03)  # independent
+
+
+def test_more_rows_of_the_same_truth():
+    first = make_sparse_features(10, random_state=0)
+    second = make_sparse_features(10, dictionary=first.dictionary, random_state=1)
+    assert_array_equal(second.dictionary, first.dictionary)
+    assert_allclose(second.X, second.codes @ first.dictionary)
+    assert not np.array_equal(second.codes, first.codes)
+
+
+def test_magnitudes_are_in_their_range():
+    codes = make_sparse_features(500, magnitude_range=(2.0, 3.0), random_state=0).codes
+    assert codes[codes != 0].min() == pytest.approx(2.0, abs=0.01)
+    assert codes.max() == pytest.approx(3.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_nonzero": 2.5}, "set firing='independent'"),
+        ({"n_nonzero": 40, "firing": "independent"}, "n_nonzero=40 is more than 32"),
+        ({"magnitude_range": (0.0, 1.0)}, "magnitude_range must be two numbers"),
+        ({"magnitude_range": (1.0, 2.0, 3.0)}, "magnitude_range must be two numbers"),
+        ({"dictionary": np.ones((64, 31))}, r"pass an array of shape \(64, 32\)"),
+        ({"dictionary": np.full((64, 32), np.nan)}, "dictionary has entries that are NaN"),
+    ],
+)
+def test_sparse_feature_errors_name_parameter_and_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_sparse_features(**arguments)
+
+
+@pytest.mark.parametrize("snr", [10.0, 30.0])
+def test_ksvd_signals_follow_the_paper(snr):
+    data = make_ksvd_signals(snr=snr, random_state=0)
+    assert data.X.shape == (1500, 20)
+    assert_allclose(np.linalg.norm(data.dictionary, axis=1), 1)
+    assert_array_equal((data.codes != 0).sum(axis=1), 3)
+    values = data.codes[data.codes != 0]
+    assert abs(values).max() < 1
+    assert values.mean() == pytest.approx(0, abs=0.03)
+    assert values.var() == pytest.approx(1 / 3, rel=0.05)
+    clean = data.codes @ data.dictionary
+    assert 10 * np.log10((clean**2).sum() / ((data.X - clean) ** 2).sum()) == pytest.approx(snr)
+
+
+def test_ksvd_signals_are_those_of_the_committed_results():
+    rng = np.random.default_rng(1000)
+    atoms = rng.uniform(-1, 1, (50, 20))
+    data = make_ksvd_signals(random_state=1000)
+    assert_allclose(data.dictionary * np.linalg.norm(atoms, axis=1, keepdims=True), atoms)
+    values = rng.uniform(-1, 1, 3)
+    assert_allclose(data.codes[0, rng.choice(50, 3, replace=False)], values)
+    assert_allclose(data.X, data.codes @ data.dictionary)  # and no noise unless asked for
+    assert_array_equal(data.X, make_ksvd_signals(snr=np.inf, random_state=1000).X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_nonzero": 51}, "n_nonzero=51 is larger"),
+        ({"snr": np.nan}, "The 'snr' parameter"),
+        ({"snr": -np.inf}, "snr=-inf"),
+    ],
+)
+def test_ksvd_errors_name_parameter_and_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_ksvd_signals(**arguments)
+
+
+QUICK = {"n_features": 2, "n_components": 5, "n_steps": 800, "batch_size": 128, "learning_rate": 0.02}
+
+
+def test_sparse_features_of_equal_importance_become_a_pentagon():
+    data = make_toy_superposition(100, **QUICK, density=0.05, importance=1.0, random_state=0)
+    angles = np.sort(np.degrees(np.arctan2(data.weights[:, 1], data.weights[:, 0])))
+    assert_allclose(np.diff(angles), 72, atol=1.5)
+    assert_allclose(np.linalg.norm(data.weights, axis=1), np.linalg.norm(data.weights, axis=1).mean(), rtol=0.02)
+
+
+def test_dense_features_get_a_dimension_each_in_order_of_importance():
+    data = make_toy_superposition(100, **QUICK, density=1.0, importance=0.7, random_state=0)
+    gram = data.weights @ data.weights.T
+    assert_allclose(gram, np.diag([1.0, 1.0, 0.0, 0.0, 0.0]), atol=0.05)
+    assert_allclose(data.bias[2:], 0.5, atol=0.02)  # what is given up is answered by its mean
+
+
+def test_toy_model_is_what_it_says():
+    arguments = {"n_features": 3, "n_components": 8, "n_steps": 20, "density": 0.3, "random_state": 0}
+    data = make_toy_superposition(4000, **arguments)
+    assert_allclose(data.X, data.features @ data.weights)
+    assert_allclose(data.codes @ data.dictionary, data.X)
+    assert_allclose(np.linalg.norm(data.dictionary, axis=1), 1)
+    assert (data.features != 0).mean() == pytest.approx(0.3, abs=0.01)
+    assert_allclose(data.importance, 0.97 ** np.arange(8))
+    assert_array_equal(data.X, make_toy_superposition(4000, **arguments).X)
+    other = make_toy_superposition(4000, **{**arguments, "random_state": 1})
+    assert not np.array_equal(data.weights, other.weights)
+
+
+def test_toy_model_leaves_the_state_of_torch_alone():
+    import torch
+
+    before = torch.get_rng_state()
+    make_toy_superposition(10, n_features=2, n_components=3, n_steps=2, random_state=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("importance", [np.ones(3), np.array([1.0, -1.0, 1.0, 1.0])])
+def test_toy_model_refuses_wrong_importances(importance):
+    with pytest.raises(ValueError, match="importance has"):
+        make_toy_superposition(10, n_components=4, importance=importance)

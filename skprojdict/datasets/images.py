@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Data to try dictionaries on: patches of real photographs, and sparse features whose truth is known."""
+"""Patches of real photographs."""
 
 from numbers import Integral, Real
 
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import uniform_filter
 from sklearn.datasets import load_sample_images
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 
-__all__ = ["load_image_patches", "make_sparse_features"]
+__all__ = ["load_image_patches"]
 
 # Rec. 601 weights of red, green and blue in perceived brightness.
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -143,92 +143,3 @@ def _patch_std(gray, height, width):
     mean = uniform_filter(gray, (height, width))[inside]
     mean_square = uniform_filter(gray * gray, (height, width))[inside]
     return np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
-
-
-@validate_params(
-    {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "n_features": [Interval(Integral, 1, None, closed="left")],
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "n_nonzero": [Interval(Integral, 1, None, closed="left")],
-        "noise": [Interval(Real, 0, None, closed="left")],
-        "zipf_exponent": [Interval(Real, 0, None, closed="left")],
-        "positive": ["boolean"],
-        "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
-)
-def make_sparse_features(
-    n_samples=1000,
-    *,
-    n_features=32,
-    n_components=64,
-    n_nonzero=4,
-    noise=0.0,
-    zipf_exponent=0.0,
-    positive=True,
-    random_state=None,
-):
-    """Make rows that are sparse combinations of a known dictionary of random unit atoms.
-
-    ``X = codes @ dictionary + noise``: ``n_nonzero`` atoms a row, drawn without replacement, with magnitudes uniform in
-    [0.5, 1.5].
-
-    Parameters
-    ----------
-    n_samples : int, default=1000
-        Number of rows.
-    n_features : int, default=32
-        Number of columns.
-    n_components : int, default=64
-        Number of atoms.
-    n_nonzero : int, default=4
-        Atoms in each row.
-    noise : float, default=0.0
-        Norm of the Gaussian noise relative to the clean rows (root mean squares over the data set).
-    zipf_exponent : float, default=0.0
-        Atom number r (from 1) is drawn with a weight of ``r ** -zipf_exponent``: 0 uses all alike, 1 is Zipf's law.
-    positive : bool, default=True
-        Whether all coefficients are positive; else signs are random.
-    random_state : int, RandomState instance or None, default=None
-        Decides everything.
-
-    Returns
-    -------
-    data : :class:`~sklearn.utils.Bunch`
-        ``X`` of shape (n_samples, n_features), ``dictionary`` of shape (n_components, n_features) with unit rows and
-        ``codes`` of shape (n_samples, n_components), all float64 ndarrays.
-
-    Raises
-    ------
-    ValueError
-        If ``n_nonzero`` is larger than ``n_components``.
-
-    Examples
-    --------
-    >>> from skprojdict.datasets import make_sparse_features
-    >>> data = make_sparse_features(100, n_features=16, n_components=24, n_nonzero=3, random_state=0)
-    >>> data.X.shape, int((data.codes != 0).sum())
-    ((100, 16), 300)
-    """
-    if n_nonzero > n_components:
-        raise ValueError(
-            f"n_nonzero={n_nonzero} is larger than n_components={n_components}: a row has no more atoms to use."
-        )
-    rng = check_random_state(random_state)
-    dictionary = rng.standard_normal((n_components, n_features))
-    dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
-    # Drawing one after the other with these weights is the same as taking the first arrivals of independent
-    # exponential clocks that tick at these rates.
-    arrival = rng.exponential(size=(n_samples, n_components)) * np.arange(1, n_components + 1) ** float(zipf_exponent)
-    support = np.argpartition(arrival, n_nonzero - 1, axis=1)[:, :n_nonzero]
-    magnitudes = rng.uniform(0.5, 1.5, size=support.shape)
-    if not positive:
-        magnitudes *= rng.choice([-1.0, 1.0], size=support.shape)
-    codes = np.zeros((n_samples, n_components))
-    np.put_along_axis(codes, support, magnitudes, axis=1)
-    X = codes @ dictionary
-    if noise > 0:
-        disturbance = rng.standard_normal(X.shape)
-        X += disturbance * (noise * np.linalg.norm(X) / np.linalg.norm(disturbance))
-    return Bunch(X=X, dictionary=dictionary, codes=codes)
