@@ -116,9 +116,7 @@ def test_a_silent_or_missing_atom_scores_0_and_an_absent_feature_is_left_out(cod
 def test_synthsaebench_form_averages_over_atoms(rng):
     F, F_true = rng.standard_normal((9, 5)), rng.standard_normal((6, 5))
     Z, Z_true = random_codes(rng, (300, 9)), np.abs(random_codes(rng, (300, 6)))
-    best = np.argmax(
-        np.abs(F / np.linalg.norm(F, axis=1)[:, None] @ (F_true / np.linalg.norm(F_true, axis=1)[:, None]).T), 1
-    )
+    best = np.argmax(np.abs(normalize(F) @ normalize(F_true).T), axis=1)
     expected = np.mean(precision_recall_fscore_support(Z_true[:, best] > 0, Z != 0, average=None)[2])
     own = metrics.best_true_atoms(F, F_true)
     assert_allclose(metrics.detection_scores(Z, Z_true[:, own], np.arange(9)).mean_f1, expected)

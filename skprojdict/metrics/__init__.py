@@ -9,9 +9,10 @@ Letters: ``Y`` (n_samples, n_targets) data; ``Z`` (n_samples, n_components) code
 dictionary, one atom a row; ``Z_true`` and ``F_true`` what the data were made of.
 """
 
+from .absorption import absorption_rate, absorption_scores
 from .detection import coefficient_bias, detection_scores
 from .fidelity import fraction_of_variance_unexplained, relative_reconstruction_bias, shrinkage
-from .geometry import mutual_coherence
+from .geometry import effective_dimension, mutual_coherence, nearest_cosines
 from .hierarchy import hierarchy_groups, hierarchy_holes, hierarchy_leak
 from .recovery import (
     best_true_atoms,
@@ -21,12 +22,30 @@ from .recovery import (
     recovered_share,
     uniqueness,
 )
-from .usage import l0, n_unused, unused_share
+from .splitting import feature_splitting
+from .usage import (
+    dense_share,
+    firing_density,
+    firing_density_histogram,
+    l0,
+    n_unused,
+    negative_share,
+    unused_share,
+    usage_per_feature,
+    usage_summary,
+)
 
 __all__ = [
+    "absorption_rate",
+    "absorption_scores",
     "best_true_atoms",
     "coefficient_bias",
+    "dense_share",
     "detection_scores",
+    "effective_dimension",
+    "feature_splitting",
+    "firing_density",
+    "firing_density_histogram",
     "fraction_of_variance_unexplained",
     "hierarchy_groups",
     "hierarchy_holes",
@@ -37,9 +56,13 @@ __all__ = [
     "mean_max_cosine_similarity",
     "mutual_coherence",
     "n_unused",
+    "nearest_cosines",
+    "negative_share",
     "recovered_share",
     "relative_reconstruction_bias",
     "shrinkage",
     "uniqueness",
     "unused_share",
+    "usage_per_feature",
+    "usage_summary",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import UndefinedMetricWarning
 
-from .._array import array_namespace, asarray_like, chunk_rows, is_numpy_namespace, to_numpy
+from .._array import array_namespace, asarray_like, chunk_rows, device, is_numpy_namespace, to_numpy
 
 # Rows of a table of cosines that are computed at once: 16384 atoms then need 64 MB, not 1 GB.
 BLOCK = 1024
@@ -102,6 +102,12 @@ def take_columns(Z, columns):
     return xp.where(asarray_like(absent, Z, dtype=xp.bool)[None, :], xp.zeros_like(taken), taken)
 
 
+def columns_on(Z, columns):
+    """Where some columns of codes are not zero, as NumPy booleans (n, columns)."""
+    taken = take_columns(Z, np.asarray(columns))
+    return taken.toarray() != 0 if sparse.issparse(taken) else to_numpy(fires(taken))
+
+
 def row_blocks(*codes):
     """Dense blocks of the same rows of several codes, in the library of the first (NumPy where that is sparse)."""
     widest = max(1, *(each.shape[1] for each in codes))
@@ -125,10 +131,13 @@ def _dense(Z):
 
 
 def _beside(x, like):
-    """``x`` in the library and on the device of ``like``; as booleans where it is boolean."""
+    """``x`` in the library and on the device of ``like``; as booleans where it is boolean, else in its precision."""
     xp = array_namespace(like)
+    dtype = floating(like).dtype
+    if array_namespace(x) is xp and device(x) == device(like):
+        return x if xp.isdtype(x.dtype, "bool") else xp.astype(x, dtype, copy=False)
     x = to_numpy(x)
-    return asarray_like(x, like, dtype=xp.bool if x.dtype.kind == "b" else floating(like).dtype)
+    return asarray_like(x, like, dtype=xp.bool if x.dtype.kind == "b" else dtype)
 
 
 def count(mask):
