@@ -3,15 +3,16 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+BENCH_VENV ?= .venv-bench
 DEMO_OUTPUT ?= demo-output
 PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types docs bench clean
+.PHONY: help install demo test lint format types docs bench bench-env clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,6 +52,17 @@ bench: $(VENV)/.installed-benchmarks ## Run every benchmark (slow; or run one: .
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
+bench-env: $(BENCH_VENV)/.installed ## Set up .venv-bench with the other libraries that the benchmarks compare with
+
+# No dependencies of theirs are pulled in: the list is complete, and stand-ins replace what is imported and never used.
+$(BENCH_VENV)/.installed: benchmarks/peers/requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "the peers need Python 3.11 or later; choose one with: make bench-env PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements.txt
+	@touch $@
+
 clean: ## Remove the virtual environment and everything that the chores made
-	rm -rf $(VENV) $(DEMO_OUTPUT) docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage*
+	rm -rf $(VENV) $(BENCH_VENV) $(DEMO_OUTPUT) docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage*
 	find skprojdict tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
