@@ -2,6 +2,7 @@
 """What the two neural estimators share: views of the data, the fit, the second view's methods."""
 
 import math
+import os
 import warnings
 from abc import abstractmethod
 from itertools import chain
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
 from ._base import SAMPLE_ROWS, _Patience
+from ._progress import COUNTED, Progress, check_identity, found_checkpoint, identity, restore, save_checkpoint
 from ._second_view import _SecondViewDictionary
 from ._validation import (
     check_initial_components,
@@ -58,6 +60,8 @@ _CONSTRAINTS = {
     "selection_dtype": [None, StrOptions({"bfloat16", "float16"})],
     "chunk_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "sparse_output": ["boolean"],
+    "checkpoint_dir": [None, str, os.PathLike],
+    "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     "random_state": ["random_state"],
 }
 
@@ -84,7 +88,7 @@ class _NeuralDictionary(_SecondViewDictionary):
     # ---- fitting
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, resume=False):
         """Learn the dictionary and its encoder from X.
 
         Parameters
@@ -94,6 +98,11 @@ class _NeuralDictionary(_SecondViewDictionary):
             torch, CuPy or another array API namespace.
         y : array of shape (n_samples, n_targets) or (n_samples,), default=None
             With ``target="y"`` what to reconstruct; ignored otherwise.
+        resume : bool or path-like, default=False
+            True: go on from the newest good checkpoint in ``checkpoint_dir``, or start where there is none yet: the
+            same call starts a fit and takes it up again. A path: go on from that checkpoint, or the newest in that
+            folder. With the same parameters, rows, machine and threads the result is the same to the last bit as
+            without the interruption, unless callbacks with a memory of their own stopped it.
 
         Returns
         -------
@@ -102,19 +111,23 @@ class _NeuralDictionary(_SecondViewDictionary):
         Raises
         ------
         ValueError
-            For NaN or infinity (naming the first such row), fewer than 2 rows, or parameters that exclude each other.
+            For NaN or infinity (naming the first such row), fewer than 2 rows, or parameters that exclude each other;
+            for a checkpoint of other rows or parameters, or that is damaged; for a ``checkpoint_dir`` with the
+            checkpoints of another fit, unless it is to be resumed.
         FloatingPointError
             When the loss stops being finite; the last good weights stay in the estimator.
         """
         from .training.loop import NonFiniteLossError
 
-        fresh = not (self.warm_start and hasattr(self, "components_"))
+        found = found_checkpoint(self, resume)
+        fresh = found is not None or not (self.warm_start and hasattr(self, "components_"))
         with shape_kept(self):
             X, Y = self._views(X, y, reset=fresh, min_samples=2, method="fit")
-            trainer, views, rng = self._start(X, Y, fresh=fresh)
+            progress = self._begin(X, Y, found, fresh=fresh)
+        trainer = progress.trainer
         self._trainer = None  # moments of an earlier partial_fit
         try:
-            self._train(trainer, views, X.shape[0], X, y, rng)
+            self._train(progress, X, Y, y)
         except NonFiniteLossError:
             trainer.back_to_good()
             raise
@@ -200,12 +213,48 @@ class _NeuralDictionary(_SecondViewDictionary):
             return 64 * n_components / (k or max(1, n_components // 10))
         return self.dead_after
 
+    def _begin(self, X, Y, found, *, fresh):
+        """A fit at its start, or where the found checkpoint left it."""
+        from .training.rows import BatchOrder
+
+        if found is None:
+            trainer, views, rng = self._start(X, Y, fresh=fresh)
+        else:
+            trainer, views, rng = self._taken_up(X, Y, *found)
+        n = X.shape[0]
+        batch_size = max(32, min(1024, n // 16)) if self.batch_size == "auto" else self.batch_size
+        progress = Progress(trainer, views, BatchOrder(n, batch_size, rng), _Patience(self.tol), self.n_iter_)
+        if found is not None:
+            restore(self, progress, *found)
+        return progress
+
+    def _taken_up(self, X, Y, arrays, header):
+        """What :meth:`_start` gives, from a checkpoint."""
+        from .training.checkpoints import weights_from
+        from .training.rows import Views
+
+        check_identity(header, identity(self, X, Y))
+        weights = weights_from(arrays, "weights", self._device(X))
+        self._forget_parts()
+        for name in COUNTED:
+            setattr(self, name, header["fitted"][name])
+        like = weights.components
+        k = resolve_n_nonzero(self.n_nonzero_coefs, *like.shape)
+        views = Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+        return self._trainer_of(weights, k), views, check_random_state(0)  # whose state comes from the checkpoint
+
+    def _trainer_of(self, weights, k):
+        from .training.dead import DeadFeatures
+        from .training.loop import Trainer
+
+        p, d = weights.components.shape
+        dead = DeadFeatures(p, self._dead_after(p, k), weights.components.device)
+        return Trainer(weights, self._loss(p, d, k), dead, learning_rate=self._peak_rate(p))
+
     def _start(self, X, Y, *, fresh):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
         import torch
 
-        from .training.dead import DeadFeatures
-        from .training.loop import Trainer
         from .training.rows import Views, measure_units
         from .training.start import fresh_weights
 
@@ -238,10 +287,9 @@ class _NeuralDictionary(_SecondViewDictionary):
         else:
             self._check_form()
             weights = self._fitted_weights(dtype, where)
-        dead = DeadFeatures(p, self._dead_after(p, k), where)
+        trainer = self._trainer_of(weights, k)
         if not fresh:
-            dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
-        trainer = Trainer(weights, self._loss(p, Y.shape[1], k), dead, learning_rate=self._peak_rate(p))
+            trainer.dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
         return trainer, Views(X, Y, self.encoder_scale_, self.scale_, dtype, where), rng
 
     def _set_units(self, units):
@@ -287,42 +335,56 @@ class _NeuralDictionary(_SecondViewDictionary):
             raise ValueError("device='meta' holds no numbers to train on. Name another device, or leave device=None.")
         return where
 
-    def _train(self, trainer, views, n_rows, X, y, rng):
+    def _train(self, progress, X, Y, y):
         """Minibatch steps with callbacks; one iteration is a pass over the rows, or 100 steps of a longer one."""
         from .training.loop import schedule
-        from .training.rows import batch_order, steps_per_pass
+        from .training.rows import steps_per_pass
 
-        batch_size = max(32, min(1024, n_rows // 16)) if self.batch_size == "auto" else self.batch_size
-        a_pass = steps_per_pass(n_rows, batch_size)
+        trainer, batches = progress.trainer, progress.batches
+        a_pass = steps_per_pass(batches.n, batches.batch_size)
         total = self.max_iter * a_pass if self.max_steps is None else self.max_steps
         block = min(a_pass, STEPS_PER_ITERATION)
-        starts = range(0, total, block)
-        batches = batch_order(n_rows, batch_size, rng)
+        # Where a checkpoint was taken at the end of an iteration, that iteration is still to be recorded.
+        first = progress.step // block - (not progress.step % block and bool(progress.values))
+        starts = range(first * block, 0 if progress.finished else total, block)
+        expected = identity(self, X, Y) if self.checkpoint_dir is not None else None
         context = self._init_callback_context(max_subtasks=len(starts))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        patience = _Patience(self.tol)
-        n_iter = self.n_iter_
         for start in starts:
             iteration = context.subcontext(task_name="iteration")
             iteration.call_on_fit_task_begin(estimator=self)
-            values: list[tuple] = []
             try:
-                for i in range(start, min(total, start + block)):
-                    step = trainer.step if values else trainer.checked_step
-                    values.append(step(*views.take(np.sort(next(batches))), schedule(i, total)))
+                self._iterate(progress, min(total, start + block), total, expected)
             finally:  # what an interrupted iteration has done is recorded, too
-                self._record(trainer, values, trainer.learning_rate * schedule(start + len(values) - 1, total))
-                self.n_iter_ = n_iter + math.ceil(trainer.n_steps / a_pass)
+                self._record(trainer, progress.values, trainer.learning_rate * schedule(progress.step - 1, total))
+                progress.values = []
+                self.n_iter_ = progress.n_iter_before + math.ceil(trainer.n_steps / a_pass)
             stop = iteration.call_on_fit_task_end(
                 estimator=self,
                 metadata={name: series[-1] for name, series in self.history_.items()},
                 reconstruction_attributes=lambda: self._fitted_attributes(trainer, X),
             )
-            if stop or patience.exhausted(self.history_["loss"][-1]):
+            if stop or progress.patience.exhausted(self.history_["loss"][-1]):
                 break
+        if expected and not progress.finished:
+            progress.finished = True
+            save_checkpoint(self, progress, expected)
         context.call_on_fit_task_end(
             estimator=self, reconstruction_attributes=lambda: self._fitted_attributes(trainer, X)
         )
+
+    def _iterate(self, progress, end, total, expected):
+        """Steps up to ``end``, and the checkpoints that fall due on the way."""
+        from .training.loop import schedule
+
+        trainer = progress.trainer
+        while progress.step < end:
+            rows = progress.views.take(np.sort(next(progress.batches)))
+            step = trainer.step if progress.values else trainer.checked_step
+            progress.values.append(step(*rows, schedule(progress.step, total)))
+            progress.step += 1
+            if expected and progress.step % self.checkpoint_every == 0 and progress.step < total:
+                save_checkpoint(self, progress, expected)
 
     def _record(self, trainer, values, rate):
         if not values:

@@ -65,15 +65,20 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     budget_measure : {"estimate", "exact"}, default="estimate"
         The paper's sum 1 / (1 + lambda), an upper bound; or the exact effective dimension.
     encoder_loss : {"coefficients", "penalty"}, default="coefficients"
-        "coefficients": scores regress the solved coefficients, ``|| relu(e_S) - stopgrad(beta_S) ||^2``, beside what
-        they learn through a score-dependent penalty. "penalty": through the penalty alone, as in the paper.
+        "coefficients": scores regress the solved coefficients, ``|| relu(e) - stopgrad(beta) ||^2`` over the selected
+        atoms and the proposed ones that were dropped (whose coefficients are 0), beside what they learn through a
+        score-dependent penalty. "penalty": through the penalty alone, as in the paper.
     candidate_factor : float, default=2.0
-        The encoder proposes so many times k atoms, which are solved and pruned to the k largest coefficients. For
-        ``selection="top_k"`` with a number of coefficients; not with ``target="y"``, where the selection must do
-        without the target.
+        The encoder proposes so many times k atoms, which are solved and pruned to k by backward elimination: those go
+        whose absence costs least. For ``selection="top_k"`` with a number of coefficients; not with ``target="y"``,
+        where the selection must do without the target.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
-        the residual, solve, keep the k largest coefficients. Only with ``target="X"``.
+        the residual, solve, prune the 2k back to k. At fit and at transform, and may be changed in between. Only with
+        ``target="X"``.
+    refined_share : float, default=0.25
+        Share of the rows of a training batch that are refined once where ``n_refinements=0``: the encoder learns to
+        propose the atoms that it overlooked there. Without effect at transform, and on ``target="y"``.
     overlap_penalty : float, default=0.0
         Weight of ``sum_{i != j} (f_i . f_j)^2 c_i c_j`` over the selected atoms, with c = s / (1 + s), or 1 in exact
         mode.
@@ -119,6 +124,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
         ``transform`` returns CSR (NumPy only).
+    checkpoint_dir : str or path-like, default=None
+        Folder for checkpoints during ``fit``, from which ``fit(resume=True)`` goes on. One fit a folder.
+    checkpoint_every : int, default=1000
+        Steps between two checkpoints; the last step of a fit makes one, too.
     random_state : int, RandomState instance or None, default=None
         Fixes every bit of the result on one machine and thread count.
 
@@ -183,6 +192,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "encoder_loss": [StrOptions({"coefficients", "penalty"})],
         "candidate_factor": [Interval(Real, 1, None, closed="left")],
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "refined_share": [Interval(Real, 0, 1, closed="both")],
         "overlap_penalty": [Interval(Real, 0, None, closed="left")],
         "prefix_sizes": [None, "array-like"],
         "positive_code": ["boolean"],
@@ -207,6 +217,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         encoder_loss="coefficients",
         candidate_factor=2.0,
         n_refinements=0,
+        refined_share=0.25,
         overlap_penalty=0.0,
         prefix_sizes=None,
         positive_code=False,
@@ -227,6 +238,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         selection_dtype=None,
         chunk_size="auto",
         sparse_output=False,
+        checkpoint_dir=None,
+        checkpoint_every=1000,
         random_state=None,
     ):
         self.n_components = n_components
@@ -243,6 +256,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.encoder_loss = encoder_loss
         self.candidate_factor = candidate_factor
         self.n_refinements = n_refinements
+        self.refined_share = refined_share
         self.overlap_penalty = overlap_penalty
         self.prefix_sizes = prefix_sizes
         self.positive_code = positive_code
@@ -263,6 +277,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.selection_dtype = selection_dtype
         self.chunk_size = chunk_size
         self.sparse_output = sparse_output
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.random_state = random_state
 
     def _check_options(self, n_features, n_targets):
@@ -280,6 +296,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             prefixes=resolve_prefixes(self.prefix_sizes, n_components, k),
             auxk=max(1, n_targets // 2),
             auxk_coef=self.auxk_coef,
+            refined_share=0.0 if self.target == "y" else self.refined_share,
             selection_dtype=self.selection_dtype,
         )
 

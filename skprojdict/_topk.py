@@ -64,6 +64,10 @@ class TopKDictionaryLearning(_NeuralDictionary):
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
         ``transform`` returns CSR (NumPy only).
+    checkpoint_dir : str or path-like, default=None
+        Folder for checkpoints during ``fit``, from which ``fit(resume=True)`` goes on. One fit a folder.
+    checkpoint_every : int, default=1000
+        Steps between two checkpoints; the last step of a fit makes one, too.
     random_state : int, RandomState instance or None, default=None
         Fixes every bit of the result on one machine and thread count.
 
@@ -128,6 +132,8 @@ class TopKDictionaryLearning(_NeuralDictionary):
         selection_dtype=None,
         chunk_size="auto",
         sparse_output=False,
+        checkpoint_dir=None,
+        checkpoint_every=1000,
         random_state=None,
     ):
         self.n_components = n_components
@@ -149,6 +155,8 @@ class TopKDictionaryLearning(_NeuralDictionary):
         self.selection_dtype = selection_dtype
         self.chunk_size = chunk_size
         self.sparse_output = sparse_output
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.random_state = random_state
 
     def _loss(self, n_components, n_targets, k):

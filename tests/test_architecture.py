@@ -84,16 +84,20 @@ def test_cupy_and_matplotlib_are_imported_where_they_are_used(source):
     assert all(each.inside_function for each in found)
 
 
+def test_formats_know_each_other_only(source):
+    if name_of(source).startswith("formats/"):
+        assert not [module for module in own(source) if not within(module, ["skprojdict", "formats"])]
+
+
 def test_solvers_know_arrays_and_each_other_only(source):
     if name_of(source).startswith("solvers/"):
         assert not [module for module in own(source) if not within(module, ["skprojdict", "_array", "solvers"])]
 
 
-def test_training_knows_arrays_and_solvers_only(source):
+def test_training_knows_arrays_solvers_and_formats_only(source):
     if name_of(source).startswith("training/"):
-        assert not [
-            module for module in own(source) if not within(module, ["skprojdict", "_array", "solvers", "training"])
-        ]
+        below = ["skprojdict", "_array", "solvers", "formats", "training"]
+        assert not [module for module in own(source) if not within(module, below)]
 
 
 def test_validation_and_array_know_nothing_above_them():

@@ -17,7 +17,7 @@ from skprojdict.solvers.initial import geometric_median, initial_components, lin
 from skprojdict.training.dead import DeadFeatures
 from skprojdict.training.loop import NonFiniteLossError, Trainer, schedule
 from skprojdict.training.losses import learn_threshold, projective_loss, topk_loss
-from skprojdict.training.rows import Rows, Views, batch_order, measure_units, steps_per_pass
+from skprojdict.training.rows import BatchOrder, Rows, Views, measure_units, steps_per_pass
 from skprojdict.training.start import fresh_weights
 
 CPU = torch.device("cpu")
@@ -105,7 +105,7 @@ def test_views_scale_each_side(rng):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 70))
 def test_batches_of_a_pass_are_whole_and_disjoint(n, batch_size):
-    order = batch_order(n, batch_size, np.random.RandomState(0))
+    order = BatchOrder(n, batch_size, np.random.RandomState(0))
     size, count = min(n, batch_size), steps_per_pass(n, batch_size)
     assert count == max(1, n // batch_size)
     for _ in range(2):
@@ -118,7 +118,7 @@ def test_batches_of_a_pass_are_whole_and_disjoint(n, batch_size):
 
 def test_passes_differ_and_seeds_repeat():
     def first(seed, count):
-        return [batch.tolist() for batch in itertools.islice(batch_order(50, 10, np.random.RandomState(seed)), count)]
+        return [batch.tolist() for batch in itertools.islice(BatchOrder(50, 10, np.random.RandomState(seed)), count)]
 
     assert first(0, 5) != first(0, 10)[5:]
     assert first(3, 10) == first(3, 10) != first(4, 10)

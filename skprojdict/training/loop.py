@@ -26,6 +26,12 @@ class Trainer:
         Peak step size of Adam.
     max_grad_norm : float, default=1.0
         Gradients are clipped to this global norm.
+
+    Attributes
+    ----------
+    good, best : Weights, float
+        Copy of the last good weights, and the lowest loss that judged one.
+    n_steps : int
     """
 
     def __init__(self, weights, loss, dead, *, learning_rate, max_grad_norm=1.0):
@@ -40,8 +46,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters
         self.n_steps = 0
-        self._good = weights.clone()
-        self._best = math.inf
+        self.good, self.best = weights.clone(), math.inf
 
     def step(self, inputs, targets, rate=1.0):
         """One minibatch step at ``rate`` times the peak learning rate.
@@ -85,13 +90,13 @@ class Trainer:
         """
         candidate = self.weights.clone()
         values = self.step(inputs, targets, rate)
-        if values[0] <= 2 * self._best:
-            self._good, self._best = candidate, min(self._best, values[0])
+        if values[0] <= 2 * self.best:
+            self.good, self.best = candidate, min(self.best, values[0])
         return values
 
     def back_to_good(self):
         """Put the last good weights back, after which this trainer has ended."""
-        self.weights = self._good
+        self.weights = self.good
 
 
 def schedule(step, n_steps):

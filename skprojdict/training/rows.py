@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Rows of a data set as torch tensors, a batch at a time: nothing is copied but the batch."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -132,15 +133,51 @@ def _column_means(X):
     return total / X.shape[0]
 
 
-def batch_order(n, batch_size, rng):
+class BatchOrder:
     """Endless batches of row numbers: a fresh permutation for every pass, the last short batch of a pass dropped.
 
     A data set smaller than a batch is one batch.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    batch_size : int
+    rng : numpy.random.RandomState
+        Drawn from once a pass, at its first batch.
+
+    Attributes
+    ----------
+    drawn_from : RandomState
+        A copy of the generator as it was before the current pass.
+    position : int
+        Batches taken of the current pass; with ``drawn_from`` it says where the data stand.
     """
-    while True:
-        order = rng.permutation(n)
-        for start in range(0, max(1, n - batch_size + 1), batch_size):
-            yield order[start : start + batch_size]
+
+    def __init__(self, n, batch_size, rng):
+        self.n, self.batch_size, self.rng = n, batch_size, rng
+        self.drawn_from, self.position = copy.deepcopy(rng), 0
+        self._order = np.zeros(0, dtype=np.int64)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self._order.size or self.position == steps_per_pass(self.n, self.batch_size):
+            self._begin_pass()
+        start = self.position * self.batch_size
+        self.position += 1
+        return self._order[start : start + self.batch_size]
+
+    def _begin_pass(self):
+        self.drawn_from, self.position = copy.deepcopy(self.rng), 0
+        self._order = self.rng.permutation(self.n)
+
+    def skip_to(self, position):
+        """Begin the pass that ``rng`` draws next as if ``position`` of its batches were taken."""
+        if position:
+            self._begin_pass()
+            self.position = position
 
 
 def steps_per_pass(n, batch_size):
