@@ -22,6 +22,7 @@ from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 pro
 __all__ = [
     "OnTensors",
     "add_to_diagonal",
+    "affine",
     "align_sparse",
     "array_namespace",
     "asarray_like",
@@ -46,6 +47,7 @@ __all__ = [
     "to_numpy",
     "to_torch",
     "top_k",
+    "uninitialised",
 ]
 
 # One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
@@ -61,10 +63,7 @@ def top_k(values, k):
     """
     xp = array_namespace(values)
     if is_torch_namespace(xp):
-        import torch
-
-        top = torch.topk(values, k, dim=1)
-        return top.values, top.indices
+        return _top_k_of_groups(values, k) if values.device.type == "cpu" else _torch_top_k(values, k)
     if (is_numpy_namespace(xp) or is_cupy_namespace(xp)) and k < values.shape[1]:
         part = xpx.argpartition(-values, k - 1, axis=1)[:, :k]
         # argpartition leaves the winners in any order: by index first, so that equal ones come in order of index.
@@ -74,6 +73,63 @@ def top_k(values, k):
         return xp.take_along_axis(values, part, axis=1), part
     indices = xp.argsort(values, axis=1, descending=True, stable=True)[:, :k]
     return xp.take_along_axis(values, indices, axis=1), indices
+
+
+# torch.topk on a CPU spends 3 ns on every entry, a maximum over groups of strided columns a tenth of that.
+GROUP, FEWEST_GROUPS = 8, 128
+
+
+def _torch_top_k(values, k, *, ordered=True):
+    import torch
+
+    top = torch.topk(values, k, dim=1, sorted=ordered)
+    return top.values, top.indices
+
+
+def _top_k_of_groups(values, k, *, ordered=True):
+    """Top-k by groups of columns: the k largest entries lie in the k groups whose own maxima are largest."""
+    import torch
+
+    n, p = values.shape
+    n_groups = p // GROUP
+    if n_groups < max(FEWEST_GROUPS, 2 * k):
+        return _torch_top_k(values, k, ordered=ordered)
+    whole = n_groups * GROUP
+    best = values[:, :whole].unflatten(1, (GROUP, n_groups)).amax(1)
+    groups = _top_k_of_groups(best, k, ordered=False)[1]
+    members = torch.arange(0, whole, n_groups, device=values.device)
+    columns = (groups[:, None, :] + members[:, None]).flatten(1)
+    if whole < p:
+        rest = torch.arange(whole, p, device=values.device).expand(n, -1)
+        columns = torch.cat([columns, rest], dim=1)
+    top, place = _torch_top_k(values.gather(1, columns), k, ordered=ordered)
+    return top, columns.gather(1, place)
+
+
+def uninitialised(shape, like):
+    """An array of the library, dtype and device of ``like`` whose entries are yet to be written.
+
+    Large tensors on a CPU take their memory from NumPy, which asks the kernel for huge pages where torch does not:
+    50 MB of fresh memory then cost 7 ms to touch instead of 35.
+    """
+    xp = array_namespace(like)
+    if is_torch_namespace(xp) and like.device.type == "cpu" and str(like.dtype) in ("torch.float32", "torch.float64"):
+        import torch
+
+        return torch.from_numpy(np.empty(shape, dtype=str(like.dtype).removeprefix("torch.")))
+    return xp.empty(shape, dtype=like.dtype, device=device(like))
+
+
+def affine(X, matrix, shift):
+    """``X @ matrix.T + shift`` of rows X, without a second pass over the product where the library can."""
+    xp = array_namespace(X)
+    if is_torch_namespace(xp):
+        return xp.addmm(shift, X, matrix.T)
+    product = X @ matrix.T
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        product += shift
+        return product
+    return product + shift
 
 
 def gather_rows(F, indices):

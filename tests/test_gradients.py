@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from torch.autograd import gradcheck
 
 from skprojdict import _array
-from skprojdict.solvers import ridge
-from skprojdict.training import losses
+from skprojdict.solvers import refine, ridge
+from skprojdict.training import autograd, losses
 from skprojdict.training.autograd import decode, outer_sum, overlap, projected, selected_scores
 from skprojdict.training.losses import projective_loss, topk_loss
 from skprojdict.training.weights import Weights
@@ -208,6 +208,16 @@ def test_outer_sum_is_the_dense_product(rng):
     assert_allclose(outer_sum(indices, terms, P), dense, atol=1e-14)
 
 
+def test_outer_sum_in_blocks_of_atoms(rng, monkeypatch):
+    """Blocks of two atoms, some of which no row uses, give the bits of one block."""
+    indices = torch.from_numpy(rng.choice([0, 1, 5, 8], size=(N, K)))
+    terms = [(tensor(rng, N, K).detach(), tensor(rng, N, D).detach()) for _ in range(2)]
+    whole = outer_sum(indices, terms, P)
+    monkeypatch.setattr(autograd, "BAG_BYTES", 2 * D * 8)
+    monkeypatch.setattr(autograd, "LARGE_BYTES", 0)
+    assert torch.equal(outer_sum(indices, terms, P), whole)
+
+
 # ---- whole losses
 
 
@@ -343,11 +353,11 @@ def test_degenerate_rows_under_a_penalty(rng, penalty, k, monkeypatch):
     inputs, targets = make_rows(rng, "untied")
     fixed = {}
 
-    def held(scores, Y, components, **coding):
-        return fixed.setdefault("support", choose(scores, Y, components, **coding))
+    def held(proposed, scores, Y, components, **coding):
+        return fixed.setdefault("support", settle(proposed, scores, Y, components, **coding))
 
-    choose = losses.choose_support
-    monkeypatch.setattr(losses, "choose_support", held)
+    settle = losses.settle
+    monkeypatch.setattr(losses, "settle", held)
     changed = options(penalty, prefixes=[(P, k)])
     changed["coding"]["k"] = k
     grads = check_loss(projective_loss, weights, inputs, targets, **changed)
@@ -394,6 +404,35 @@ def test_regression_of_coefficients_in_closed_form(rng, form):
     else:
         rows = weights.components.detach()
         assert weights.encoder_gain.grad.item() == pytest.approx((q * (a @ rows.T)).sum().item())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
+    """Over all that was looked at: solved coefficients where selected, 0 where dropped, also from refined rows."""
+    weights = make_weights(rng, "untied", importance=False)
+    _, targets = make_rows(rng, "untied")
+    keywords = options("exact", encoder_loss="coefficients", refined_share=share)
+    keywords["coding"].update(k=2, candidate_factor=2.5)
+    keywords["prefixes"] = [(P, 2)]
+    dead = torch.zeros(P, dtype=torch.bool)
+    projective_loss(weights, None, targets, dead, **keywords).loss.backward()
+    a, F = (targets - weights.mean).detach(), weights.components.detach()
+    scores = weights.all_scores(a)
+    q, overlooked = torch.zeros_like(scores), 0
+    refined = {i * N // round(share * N) for i in range(round(share * N))} if share else set()
+    for i in range(N):
+        y, e, coding = a[i : i + 1], scores[i : i + 1], keywords["coding"]
+        support = refine.choose_support(e, y, F, **{**coding, "n_refinements": int(i in refined)})
+        S = support.indices[0][support.active[0]]
+        proposed = [j for j in torch.topk(e[0], 5).indices.tolist() if e[0, j] > 0]
+        overlooked += len(set(S.tolist()) - set(proposed))
+        goal = torch.zeros(P, dtype=torch.float64)
+        goal[S] = torch.linalg.lstsq(F[S].T, y[0]).solution
+        looked_at = sorted({*S.tolist(), *proposed})
+        q[i, looked_at] = 2 / N * (e[0].clamp_min(0) - goal)[looked_at]
+    assert (overlooked > 0) == (share > 0)
+    assert_allclose(weights.bias.grad, q.sum(0), atol=1e-10)
+    assert_allclose(weights.encoder.grad, q.T @ a, atol=1e-10)
 
 
 def test_second_view_head(rng):

