@@ -102,18 +102,18 @@ def take_columns(Z, columns):
     return xp.where(asarray_like(absent, Z, dtype=xp.bool)[None, :], xp.zeros_like(taken), taken)
 
 
-def columns_on(Z, columns):
-    """Where some columns of codes are not zero, as NumPy booleans (n, columns)."""
-    taken = take_columns(Z, np.asarray(columns))
-    return taken.toarray() != 0 if sparse.issparse(taken) else to_numpy(fires(taken))
-
-
 def row_blocks(*codes):
     """Dense blocks of the same rows of several codes, in the library of the first (NumPy where that is sparse)."""
     widest = max(1, *(each.shape[1] for each in codes))
     for rows in chunk_rows(codes[0].shape[0], 0, max(1, BLOCK_ENTRIES // widest), codes[0]):
         first = _dense(codes[0][rows, :])
         yield first, *(_beside(_dense(each[rows, :]), first) for each in codes[1:])
+
+
+def firing(Z):
+    """Where codes are not zero, column by column: ones in a SciPy CSC array of integers."""
+    blocks = [sparse.csr_array(to_numpy(fires(z)).astype(np.int32)) for (z,) in row_blocks(Z)]
+    return sparse.vstack(blocks, format="csc")
 
 
 def take_rows(Z, rows, like=None):

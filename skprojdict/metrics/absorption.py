@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._array import array_namespace, asarray_like, chunk_rows, nonzero_rows, to_numpy, top_k
+from .._array import array_namespace, asarray_like, chunk_rows, device, nonzero_rows, to_numpy, top_k
 from . import _inputs
 from ._inputs import (
-    columns_on,
     fires,
+    firing,
     follow,
     matrix,
     mean_where_defined,
@@ -222,11 +222,11 @@ def absorption_scores(
 
 
 class _Parts(NamedTuple):
-    """Who accounts for the projections of some rows of one feature."""
+    """Who accounts for the projections of some rows of one feature: the q atoms that fire on any of them."""
 
-    shares: Any  # (rows, p): c_l / <y, p>
-    cosines: Any  # (p,): |cos(f_l, p)|
-    own: Any  # bool (p,): the atoms of the feature itself
+    shares: Any  # (rows, q): c_l / <y, p>
+    cosines: Any  # (q,): |cos(f_l, p)|
+    own: Any  # bool (q,): the atoms of the feature itself
     silent: Any  # bool (rows,): none of these fires
 
 
@@ -245,13 +245,16 @@ def _judge_rows(judge, n_outputs, Z, F, Z_true, F_true, matching, Y):
         raise ValueError(f"Y has shape {tuple(Y.shape)}, but Z and F are of data of shape {(n_samples, F.shape[1])}.")
     xp = array_namespace(F)
     units, directions = unit_rows(F), unit_rows(F_true)
+    on = firing(Z_true)
     means, n_rows = [], np.zeros(n_true, dtype=np.int64)
     for feature, own in enumerate(_own_atoms(matching, n_true, n_components)):
         direction = directions[feature, :]
         cosines, per_unit = xp.abs(units @ direction), F @ direction
         is_own = asarray_like(np.isin(np.arange(n_components), own), F, dtype=xp.bool)
         sums = []
-        for rows in _rows_with(Z_true, feature, n_components):
+        rows_on = on.indices[on.indptr[feature] : on.indptr[feature + 1]]
+        for block in chunk_rows(rows_on.size, 0, max(1, _inputs.BLOCK_ENTRIES // n_components), F):
+            rows = rows_on[block]
             data = take_rows(Z_true, rows, F) if Y is None else take_rows(Y, rows, F)
             projections = xp.astype(data, F.dtype) @ (F_true @ direction if Y is None else direction)
             kept = nonzero_rows(projections > 0)
@@ -259,8 +262,13 @@ def _judge_rows(judge, n_outputs, Z, F, Z_true, F_true, matching, Y):
                 continue
             z = xp.take(take_rows(Z, rows, F), kept, axis=0)
             silent = ~xp.any(fires(z) & is_own[None, :], axis=1)
-            shares = xp.astype(z, F.dtype) * per_unit[None, :] / xp.take(projections, kept)[:, None]
-            outputs = judge(_Parts(shares, cosines, is_own, silent))
+            # Few of many atoms fire on the rows of one feature, and the others have no part in anything.
+            live = nonzero_rows(xp.any(fires(z), axis=0))
+            if live.shape[0] == 0:
+                live = xp.zeros(1, dtype=xp.int64, device=device(F))
+            shares = xp.astype(xp.take(z, live, axis=1), F.dtype) * xp.take(per_unit, live)[None, :]
+            shares = shares / xp.take(projections, kept)[:, None]
+            outputs = judge(_Parts(shares, xp.take(cosines, live), xp.take(is_own, live), silent))
             sums.append([float(xp.sum(xp.astype(each, F.dtype))) for each in outputs])
             n_rows[feature] += kept.shape[0]
         means.append(np.sum(sums, axis=0) / n_rows[feature] if sums else np.full(n_outputs, np.nan))
@@ -279,10 +287,3 @@ def _own_atoms(matching, n_true, n_components):
     # An empty list has no dtype to check.
     atoms = [to_numpy(each) if np.size(each) else np.zeros(0, dtype=np.int64) for each in matching]
     return [partners(each, each.shape[0], n_components) for each in atoms]
-
-
-def _rows_with(Z_true, feature, n_components):
-    """Indices of the rows on which a feature is on, in blocks that bound the dense codes of ``n_components`` atoms."""
-    on = np.flatnonzero(columns_on(Z_true, [feature]))
-    for block in chunk_rows(on.size, 0, max(1, _inputs.BLOCK_ENTRIES // n_components), on):
-        yield on[block]

@@ -4,8 +4,7 @@
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._array import array_namespace, to_numpy
-from ._inputs import columns_on, count, fires, follow, mean_where_defined, pair_of_codes, ratio, row_blocks, undefined
+from ._inputs import firing, follow, mean_where_defined, pair_of_codes, ratio, undefined
 
 
 def feature_splitting(Z, Z_true, *, threshold=0.03, max_atoms=10, n_candidates=50):
@@ -69,14 +68,9 @@ def feature_splitting(Z, Z_true, *, threshold=0.03, max_atoms=10, n_candidates=5
     [array([0, 1])]
     """
     Z, Z_true = pair_of_codes(Z, Z_true)
-    both, fired, on = np.zeros((Z.shape[1], Z_true.shape[1])), np.zeros(Z.shape[1]), np.zeros(Z_true.shape[1])
-    for z, z_true in row_blocks(Z, Z_true):
-        xp = array_namespace(z)
-        z, z_true = fires(z), fires(z_true)
-        fired += count(z)
-        on += count(z_true)
-        both += to_numpy(xp.astype(z, xp.float32).T @ xp.astype(z_true, xp.float32))
-    alone = ratio(2 * both, fired[:, None] + on[None, :])
+    fired, present = firing(Z), firing(Z_true)
+    on = present.sum(axis=0)
+    alone = ratio(2 * (fired.T @ present).toarray(), fired.sum(axis=0)[:, None] + on[None, :])
     atoms, f1 = [], np.full(on.size, np.nan)
     for feature in range(on.size):
         if on[feature] == 0:
@@ -84,15 +78,14 @@ def feature_splitting(Z, Z_true, *, threshold=0.03, max_atoms=10, n_candidates=5
             continue
         # Stable, so that of equal atoms the first comes first.
         candidates = np.argsort(-alone[:, feature], kind="stable")[:n_candidates]
-        fired_on, feature_on = columns_on(Z, candidates), columns_on(Z_true, [feature])[:, 0]
-        chosen, f1[feature] = _collect(fired_on, feature_on, threshold, max_atoms)
+        feature_on = present[:, [feature]].toarray()[:, 0] > 0
+        chosen, f1[feature] = _collect(fired[:, candidates].toarray() > 0, feature_on, threshold, max_atoms)
         atoms.append(candidates[chosen])
     if not on.any():
         undefined("No true feature is on in these rows, so nothing can be split: pass other rows.")
     n_atoms = np.asarray([each.size for each in atoms])
-    present = np.where(on > 0, n_atoms, np.nan)
     return Bunch(
-        mean=mean_where_defined(present),
+        mean=mean_where_defined(np.where(on > 0, n_atoms, np.nan)),
         split_share=mean_where_defined(np.where(on > 0, n_atoms > 1, np.nan)),
         n_atoms=n_atoms,
         atoms=atoms,
