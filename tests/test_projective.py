@@ -182,13 +182,19 @@ def test_candidates_and_refinements_improve_the_reconstruction(data):
     assert (model.transform(data) != 0).sum(axis=1).max() <= 3
 
 
-def test_candidates_are_pruned_to_the_largest_coefficients(data):
+def test_candidates_are_pruned_by_what_their_absence_costs(data):
+    """Of six candidates the least useful go one at a time (there are as many portions here as atoms to drop)."""
     model = P(**{**SMALL, "candidate_factor": 2.0}).fit(data)
     scores, codes = scores_of(model, data), model.transform(data)
     for x, e, z in zip(data[:40], scores, codes, strict=False):
         candidates = np.array([j for j in np.argsort(-e)[:6] if e[j] > 0])
-        solved = np.linalg.lstsq(model.components_[candidates].T, x - model.mean_, rcond=None)[0]
-        kept = candidates[np.argsort(-solved)[:3]]
+        kept, y = list(candidates), (x - model.mean_) / model.scale_
+        while len(kept) > 3:
+            atoms = model.components_[kept]
+            inverse = np.linalg.inv(atoms @ atoms.T + 0.01 * np.eye(len(kept)))
+            beta = inverse @ atoms @ y
+            kept.pop(np.argmin(beta * abs(beta) / np.diag(inverse)))
+        kept = np.array(kept)
         assert set(np.flatnonzero(z)) == set(kept)
         expected = np.linalg.lstsq(model.components_[kept].T, x - model.mean_, rcond=None)[0]
         np.testing.assert_allclose(z[kept], expected, atol=1e-9)

@@ -2,6 +2,7 @@
 """Supports improved by solving: candidates pruned to the best k, steps of subspace pursuit, non-negative supports."""
 
 from .._array import array_namespace, device, scatter_rows, take_along_rows, top_k
+from .elimination import elimination_ranking
 from .penalties import precisions
 from .ridge import nonnegative_support, project
 from .select import Support, fit_budget, keep_best, select
@@ -13,19 +14,25 @@ def weights_of(support, **penalty):
 
 
 def prune(support, Y, components, k, *, penalty, solve):
-    """Solve on all candidates of each row, keep the k largest coefficients."""
+    """Cut each row's candidates down to k by backward elimination (:func:`elimination_ranking`)."""
     if support.indices.shape[1] <= k:
         return support
-    coefs = project(Y, components, support.indices, weights_of(support, **penalty), **solve).coefs
-    return keep_best(support, coefs, k)
+    return keep_best(support, _ranking(support, Y, components, k, penalty=penalty, solve=solve), k)
+
+
+def _ranking(support, Y, components, k, *, penalty, solve, **options):
+    # By what explains the target, whatever the penalty: that of an added atom is a guess, and would decide.
+    weights = array_namespace(Y).astype(weights_of(support, **penalty) > 0, Y.dtype)
+    chunk_size = solve.get("chunk_size", "auto")
+    return elimination_ranking(Y, components, support.indices, weights, k, exact=True, chunk_size=chunk_size, **options)
 
 
 def refine(support, scores, Y, components, k, *, penalty, solve):
     """One step of subspace pursuit (Dai and Milenkovic, 2009).
 
-    Adds to each row the k atoms that correlate best with its residual, solves on all of them, and keeps the k
-    largest coefficients. Atoms that the encoder overlooked have no telling score: in the penalised modes they get the
-    mean precision of the row's selected atoms.
+    Adds to each row the k atoms that correlate best with its residual, and cuts the 2k back to k by backward elimination.
+    Atoms that the encoder overlooked have no telling score: in the penalised modes they get the mean precision of the
+    row's selected atoms.
 
     Parameters
     ----------
@@ -52,7 +59,9 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     if k is None:
         k = support.indices.shape[1]
         own = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
-    fitted = project(Y, components, support.indices, weights_of(support, **penalty), **solve)
+    # Shrunken coefficients leave a residual that recommends atoms like those that the row has: fit without the penalty.
+    present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
+    fitted = project(Y, components, support.indices, present, **{**solve, "exact": True})
     correlation = (Y - fitted.reconstruction) @ components.T
     chosen = scatter_rows(support.indices, xp.astype(support.active, Y.dtype), components.shape[0]) > 0
     lowest = xp.full_like(correlation, -float("inf"))
@@ -68,11 +77,12 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
         xp.concat([support.active, useful], axis=1),
         xp.concat([none_added, xp.ones_like(extra, dtype=xp.bool)], axis=1),
     )
-    if own is not None:
-        candidates = _padding_last(candidates)
-    coefs = project(Y, components, candidates.indices, weights_of(candidates, **penalty), **solve).coefs
-    best = keep_best(candidates, coefs, k)
-    return best if own is None else best._replace(active=best.active & _first(own, best.active))
+    if own is None:
+        return prune(candidates, Y, components, k, penalty=penalty, solve=solve)
+    # Every row keeps its own number of atoms, so there are no common portions.
+    candidates = _padding_last(candidates)
+    best = keep_best(candidates, _ranking(candidates, Y, components, k, penalty=penalty, solve=solve, n_stages=1), k)
+    return best._replace(active=best.active & _first(own, best.active))
 
 
 def _first(counts, like):
@@ -92,28 +102,12 @@ def n_candidates(k, candidate_factor, n_components):
     return min(n_components, max(k, round(candidate_factor * k)))
 
 
-def choose_support(
-    scores,
-    Y,
-    components,
-    *,
-    k,
-    selection="top_k",
-    threshold=0.0,
-    dimension_budget=None,
-    budget_measure="estimate",
-    candidate_factor=1.0,
-    n_refinements=0,
-    positive_code=False,
-    positive_scores=True,
-    penalty,
-    solve,
-):
+def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     """The whole selection of the projective dictionary: scores and targets in, final support out.
 
     Selects by score, then prunes ``candidate_factor`` times k candidates to k, then refines ``n_refinements`` times,
     then (``positive_code``) drops the atoms whose coefficient is 0 in the best non-negative combination. The one code
-    path of fit and transform.
+    path of fit and transform: :func:`propose`, then :func:`settle`.
 
     Parameters
     ----------
@@ -123,12 +117,9 @@ def choose_support(
         Targets, or None when no step needs them (then no pruning, refinement or positive code happens).
     components : array of shape (p, d)
         Atoms.
-    k : int or None
-        Atoms a row at most. None: as many as the rule admits; candidates are then not pruned. Where a rule gives rows
-        different numbers of atoms (None, "budget", "threshold"), a refinement step keeps each row's own number at
-        most, and within the budget.
-    penalty, solve : dict
-        Arguments of :func:`precisions` and :func:`project`.
+    n_refinements : int, default=0
+    **coding
+        The other keywords of :func:`propose` and :func:`settle`.
 
     Returns
     -------
@@ -142,21 +133,83 @@ def choose_support(
     not refined, while ``positive_code`` picks one of many equally good non-negative combinations: in float32, one row
     of some hundred may come out with another one when it is coded with other rows.
     """
+    proposed = propose(scores, components, several=Y is not None, **coding)
+    return proposed if Y is None else settle(proposed, scores, Y, components, n_refinements=n_refinements, **coding)
+
+
+def propose(
+    scores,
+    components,
+    *,
+    k,
+    several=True,
+    selection="top_k",
+    threshold=0.0,
+    dimension_budget=None,
+    budget_measure="estimate",
+    candidate_factor=1.0,
+    positive_scores=True,
+    penalty,
+    solve,
+    **unused,
+):
+    """What the encoder proposes for each row, by score alone.
+
+    Parameters
+    ----------
+    scores : array of shape (n, p)
+    components : array of shape (p, d)
+        Looked at for ``budget_measure="exact"`` only.
+    k : int or None
+        Atoms a row at most. None: as many as the rule admits.
+    several : bool, default=True
+        Whether ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned.
+    penalty, solve : dict
+        Arguments of :func:`precisions` and :func:`project`.
+
+    Returns
+    -------
+    support : Support
+    """
     p = components.shape[0]
-    several = k is not None and candidate_factor > 1 and Y is not None and selection == "top_k"
+    several = several and k is not None and selection == "top_k"
     first = n_candidates(k, candidate_factor, p) if several else k
     support = select(scores, first, selection=selection, threshold=threshold, positive=positive_scores)
-    if selection == "budget":
-        limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
-        support = fit_budget(support, components, dimension_budget, **limit)
-    if Y is None:
+    if selection != "budget":
         return support
-    if several:
-        support = prune(support, Y, components, k, penalty=penalty, solve=solve)
+    limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
+    return fit_budget(support, components, dimension_budget, **limit)
+
+
+def settle(
+    support,
+    scores,
+    Y,
+    components,
+    *,
+    k,
+    selection="top_k",
+    dimension_budget=None,
+    budget_measure="estimate",
+    n_refinements=0,
+    positive_code=False,
+    penalty,
+    solve,
+    **unused,
+):
+    """Final support of each row, from what was proposed and the target: prune to k, refine, make positive.
+
+    Where a rule gives rows different numbers of atoms (k=None, "budget", "threshold"), proposals are not pruned, and a
+    refinement step keeps each row's own number at most, and within the budget. Parameters as in
+    :func:`choose_support`.
+    """
     most = k if selection == "top_k" else None
+    if most is not None:
+        support = prune(support, Y, components, most, penalty=penalty, solve=solve)
     for _ in range(n_refinements):
         support = refine(support, scores, Y, components, most, penalty=penalty, solve=solve)
         if selection == "budget":
+            limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
             support = _fit_until_stable(support, components, dimension_budget, limit)
     if positive_code:
         support = _positive(support, Y, components, penalty=penalty, solve=solve)

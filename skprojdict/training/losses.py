@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from ..solvers.penalties import DEFAULT_STRENGTH, dimension_estimate, precisions
-from ..solvers.refine import choose_support, n_candidates
-from ..solvers.select import select
+from ..solvers.refine import n_candidates, propose, settle
+from ..solvers.select import Support, select
 from .autograd import decode, overlap, projected, selected_scores
 
 
@@ -100,6 +100,7 @@ def projective_loss(
     prefixes,
     auxk,
     auxk_coef,
+    refined_share=0.0,
     selection_dtype=None,
 ):
     """Projective dictionary: squared error of the projection, and what trains the encoder.
@@ -107,11 +108,14 @@ def projective_loss(
     For every nested prefix of the dictionary (usually the whole alone)::
 
         || y - y_hat ||^2                       error of the (ridge) projection on the selected atoms
-        + || relu(e_S) - stopgrad(beta_S) ||^2  encoder_loss="coefficients": scores regress solved coefficients
+        + || relu(e_C) - stopgrad(beta_C) ||^2  encoder_loss="coefficients": scores regress solved coefficients
         + strength * sum_S s / (1 + s)          quota="penalize"
         + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
 
-    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. With a second view,
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. C is all that was looked at, the
+    selected atoms S and the proposed ones that were dropped, whose coefficients are 0: so the encoder learns which atoms
+    the solved support ends with. In ``refined_share`` of the rows that support is refined, at least once; the encoder
+    then learns of atoms that it overlooked, at the price of a second product for those rows alone. With a second view,
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
@@ -133,6 +137,7 @@ def projective_loss(
             coding={**coding, "k": k},
             encoder_loss=encoder_loss,
             overlap_penalty=overlap_penalty,
+            refined_share=refined_share,
             exact_scores=exact_scores,
         )
         total = total + part.loss
@@ -162,7 +167,38 @@ class _Part(NamedTuple):
     fired: torch.Tensor
 
 
-def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, exact_scores):
+def supports(scores, y, atoms, *, coding, refined_share):
+    """What the encoder proposes and what the solver settles on, refined at least once in a share of the rows."""
+    proposed = propose(scores, atoms, **coding)
+    support = settle(proposed, scores, y, atoms, **coding)
+    n = y.shape[0]
+    n_refined = round(refined_share * n)
+    if not n_refined or coding["n_refinements"]:
+        return proposed, support
+    rows = torch.arange(n_refined, device=y.device) * n // n_refined  # spread: batches come in the order of the data
+    parts = Support(*(None if part is None else part[rows] for part in support))
+    refined = settle(parts, scores[rows], y[rows], atoms, **{**coding, "n_refinements": 1})
+    width = refined.indices.shape[1]
+    added = torch.zeros_like(support.active) if support.added is None else support.added
+    merged = (
+        torch.nn.functional.pad(part, (0, width - part.shape[1])).index_copy(0, rows, new)
+        for part, new in zip(support._replace(added=added), refined, strict=True)
+    )
+    return proposed, Support(*merged)
+
+
+def dropped(proposed, support, n_components):
+    """Proposed atoms that are not in the final support, bool like ``proposed.active``."""
+    kept = torch.zeros(support.active.shape[0], n_components + 1, dtype=torch.bool, device=support.active.device)
+    kept.scatter_(
+        1, torch.where(support.active, support.indices, n_components), True
+    )  # padding goes to a column of its own
+    return proposed.active & ~kept.gather(1, proposed.indices)
+
+
+def _projective_part(
+    weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores
+):
     components = weights.components
     whole = size == components.shape[0]
     atoms = components if whole else components[:size]
@@ -173,17 +209,27 @@ def _projective_part(weights, a, y, scores, size, *, coding, encoder_loss, overl
     exact = penalty["penalty"] == "exact"
     with torch.no_grad():
         important = scores if gain is None else scores * gain
-        support = choose_support(important, y.detach(), atoms.detach(), **coding)
-    selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
+        proposed, support = supports(important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share)
+    known = scores if exact_scores else None
+    k = support.indices.shape[1]
+    regress = encoder_loss == "coefficients"
+    refuse = regress and proposed.indices is not support.indices
+    looked_at = torch.cat([support.indices, proposed.indices], dim=1) if refuse else support.indices
+    looked_at = scores_at(weights, a, looked_at, known)
+    selected = looked_at[:, :k]
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(y, atoms, s, support.indices, envelope=exact, **solve)
     residual = y - reconstruction
     loss = mean_square(residual)
-    if encoder_loss == "coefficients":
+    if regress:
         goal = coefs.detach()
         error = torch.where(support.active, straight_relu(selected) - goal, torch.zeros_like(goal))
         loss = loss + mean_square(error)
+    if refuse:
+        refused = looked_at[:, k:]
+        out = dropped(proposed, support, size)
+        loss = loss + mean_square(torch.where(out, refused, torch.zeros_like(refused)))
     if penalty["quota"] == "penalize":
         strength = penalty["quota_strength"]
         strength = DEFAULT_STRENGTH["penalize"] if strength is None else strength

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Backward elimination against one explicit solve for every atom that could go."""
+
+import numpy as np
+import pytest
+
+from skprojdict.solvers.elimination import RIDGE, elimination_ranking
+
+
+def problem(rng, n=20, d=12, p=40, K=9):
+    F = rng.standard_normal((p, d))
+    F /= np.linalg.norm(F, axis=1, keepdims=True)
+    indices = np.stack([rng.permutation(p)[:K] for _ in range(n)])
+    return rng.standard_normal((n, d)), F, indices, rng.uniform(0.5, 3.0, size=(n, K))
+
+
+def solve(y, atoms, penalties):
+    """Coefficients and minimum of ``||y - X^T b||^2 + sum lambda b^2``."""
+    beta = np.linalg.solve(atoms @ atoms.T + np.diag(penalties), atoms @ y)
+    return beta, np.sum((y - beta @ atoms) ** 2) + penalties @ beta**2
+
+
+def increases(y, atoms, penalties, left):
+    """What the minimum rises by without each of the atoms that are left, with the sign of its coefficient."""
+    beta, least = solve(y, atoms[left], penalties[left])
+    without = [[t for t in left if t != j] for j in left]
+    return np.array([(solve(y, atoms[w], penalties[w])[1] - least) * np.sign(b) for w, b in zip(without, beta)])
+
+
+def test_one_at_a_time_is_backward_elimination(rng, backend):
+    Y, F, indices, weights = problem(rng)
+    weights[3, 4] = 0.0
+    K, k = 9, 4
+    given = [backend.asarray(part) for part in (Y, F, indices, weights)]
+    ranking = backend.to_numpy(elimination_ranking(*given, k, n_stages=K - k))
+    for i, y in enumerate(Y):
+        atoms, left = F[indices[i]], [j for j in range(K) if weights[i, j] > 0]
+        penalties = 1 / np.where(weights[i] > 0, weights[i], 1.0)
+        while len(left) > k + 1:
+            left.pop(int(np.argmin(increases(y, atoms, penalties, left))))
+        assert set(np.flatnonzero(np.isfinite(ranking[i]))) == set(left)
+        np.testing.assert_allclose(ranking[i][left], increases(y, atoms, penalties, left), rtol=1e-7)
+
+
+def test_one_portion_ranks_by_the_first_solution(rng):
+    Y, F, indices, weights = problem(rng)
+    ranking = elimination_ranking(Y, F, indices, np.ones_like(weights), 4, exact=True, n_stages=1)
+    for i, y in enumerate(Y):
+        np.testing.assert_allclose(
+            ranking[i], increases(y, F[indices[i]], np.full(9, RIDGE), list(range(9))), rtol=1e-8
+        )
+
+
+@pytest.mark.parametrize("n_stages", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("k", [1, 4, 8, 9])
+def test_k_atoms_are_left_whatever_the_portions(rng, k, n_stages):
+    Y, F, indices, weights = problem(rng)
+    finite = np.isfinite(elimination_ranking(Y, F, indices, weights, k, n_stages=n_stages)).sum(axis=1)
+    assert (finite >= k).all()
+    assert not np.isnan(elimination_ranking(Y, F, indices, weights, k, n_stages=n_stages)).any()
+
+
+def test_rows_do_not_see_each_other(rng):
+    Y, F, indices, weights = problem(rng)
+    together = elimination_ranking(Y, F, indices, weights, 4)
+    alone = elimination_ranking(Y, F, indices, weights, 4, chunk_size=1)
+    np.testing.assert_allclose(together, alone, rtol=1e-10)
+
+
+def test_a_decoy_goes_although_its_coefficient_is_not_the_smallest(rng):
+    """Two nearly parallel atoms share a coefficient: each is large, either one can do without the other."""
+    F = np.eye(3)[[0, 0, 1]] + [[0, 0, 0], [0, 0, 0.1], [0, 0, 0]]
+    F /= np.linalg.norm(F, axis=1, keepdims=True)
+    Y, indices, weights = np.array([[2.0, 0.7, 0.1]]), np.array([[0, 1, 2]]), np.ones((1, 3))
+    beta = solve(Y[0], F, np.full(3, RIDGE))[0]
+    assert beta.argmin() == 2
+    ranking = elimination_ranking(Y, F, indices, weights, 2, exact=True)
+    assert ranking[0].argmin() in {0, 1}
+
+
+def test_duplicate_candidates_and_no_candidates(rng):
+    Y, F, indices, weights = problem(rng)
+    indices[:, 1] = indices[:, 0]
+    ranking = elimination_ranking(
+        Y.astype("f"), F.astype("f"), indices, np.ones_like(weights, dtype="f"), 4, exact=True
+    )
+    assert not np.isnan(ranking).any()
+    assert (elimination_ranking(Y, F, indices, np.zeros_like(weights), 4) == -np.inf).all()
