@@ -82,7 +82,7 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, n_st
 
 
 def _without(solution, inverse, gone):
-    """The solution (n, K) and the inverse (n, K, K) of each system after its unknowns ``gone`` (n, r) are fixed at 0."""
+    """Solution (n, K) and inverse (n, K, K) of each system once its unknowns ``gone`` (n, r) are fixed at 0."""
     xp = array_namespace(inverse)
     n, r = gone.shape
     K = inverse.shape[1]

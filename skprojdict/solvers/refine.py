@@ -30,9 +30,9 @@ def _ranking(support, Y, components, k, *, penalty, solve, **options):
 def refine(support, scores, Y, components, k, *, penalty, solve):
     """One step of subspace pursuit (Dai and Milenkovic, 2009).
 
-    Adds to each row the k atoms that correlate best with its residual, and cuts the 2k back to k by backward elimination.
-    Atoms that the encoder overlooked have no telling score: in the penalised modes they get the mean precision of the
-    row's selected atoms.
+    Adds to each row the k atoms that correlate best with its residual, and cuts the 2k back to k by backward
+    elimination. Both look at the target alone, whatever the penalty. Atoms that the encoder overlooked have no telling
+    score: in the penalised modes they get the mean precision of the row's selected atoms.
 
     Parameters
     ----------

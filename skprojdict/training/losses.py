@@ -112,10 +112,10 @@ def projective_loss(
         + strength * sum_S s / (1 + s)          quota="penalize"
         + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
 
-    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. C is all that was looked at, the
-    selected atoms S and the proposed ones that were dropped, whose coefficients are 0: so the encoder learns which atoms
-    the solved support ends with. In ``refined_share`` of the rows that support is refined, at least once; the encoder
-    then learns of atoms that it overlooked, at the price of a second product for those rows alone. With a second view,
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. C is all that was looked at: the
+    selected atoms S, and the proposed ones that were dropped, whose coefficients are 0. So the encoder learns which
+    atoms the solved support ends with. In ``refined_share`` of the rows that support is refined, at least once; there
+    the encoder learns of atoms that it overlooked, for a second product with those rows alone. With a second view,
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
