@@ -102,8 +102,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     center : {"mean", "geometric_median"}, default="mean"
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
-        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto":
-        ``0.22 / sqrt(n_components)``, at most 0.02.
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 90 %. "auto":
+        ``0.7 / sqrt(n_components)``, at most 0.02.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
     max_iter : int, default=20
@@ -178,7 +178,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     6
     """
 
-    _RATE: ClassVar[float] = 0.22
+    _RATE: ClassVar[float] = 0.7
     _LARGEST_RATE: ClassVar[float] = 0.02
     _parameter_constraints: ClassVar[dict] = {
         **_CONSTRAINTS,

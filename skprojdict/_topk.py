@@ -42,7 +42,7 @@ class TopKDictionaryLearning(_NeuralDictionary):
     center : {"mean", "geometric_median"}, default="mean"
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
-        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %. "auto":
+        Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 90 %. "auto":
         ``0.22 / sqrt(n_components)``, at most 0.02.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
@@ -167,6 +167,21 @@ class TopKDictionaryLearning(_NeuralDictionary):
 
     def _parts(self):
         return {"tied": self.tied, "importance": False, "head": False, "threshold": False}
+
+    @classmethod
+    def _score_gain(cls, sae, norms):
+        """A TopK code is its score, so that the norms of the decoder go into the scores."""
+        even = norms.max() - norms.min() <= 1e-3 * norms.max()
+        if sae.threshold.any():
+            reason = "has thresholds that its codes do not start from (JumpReLU)"
+        elif sae.k is not None and not sae.ranked_by_output and not even:
+            reason = f"ranks features before it multiplies them by decoder norms from {norms.min()} to {norms.max()}"
+        else:
+            return norms.astype("float32")
+        raise ValueError(
+            f"the autoencoder {reason}: a TopK dictionary's code is its score. Read it with "
+            "ProjectiveDictionaryLearning.from_sae, which needs the selection only."
+        )
 
     def _code(self, X, Y):
         _, scores = self._scores(X, self._k)

@@ -429,7 +429,8 @@ def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
         goal = torch.zeros(P, dtype=torch.float64)
         goal[S] = torch.linalg.lstsq(F[S].T, y[0]).solution
         looked_at = sorted({*S.tolist(), *proposed})
-        q[i, looked_at] = 2 / N * (e[0].clamp_min(0) - goal)[looked_at]
+        share_of_each = torch.where(goal == 0, losses.REFUSAL, 1.0)
+        q[i, looked_at] = (2 / N * share_of_each * (e[0].clamp_min(0) - goal))[looked_at]
     assert (overlooked > 0) == (share > 0)
     assert_allclose(weights.bias.grad, q.sum(0), atol=1e-10)
     assert_allclose(weights.encoder.grad, q.T @ a, atol=1e-10)

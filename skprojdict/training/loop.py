@@ -100,7 +100,7 @@ class Trainer:
 
 
 def schedule(step, n_steps):
-    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over the last 30 %."""
+    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over the last 90 %."""
     warm_up = max(1, round(0.05 * n_steps))
-    decay = max(1, round(0.3 * n_steps))
+    decay = max(1, round(0.9 * n_steps))
     return min(1.0, (step + 1) / warm_up, (n_steps - step) / decay)

@@ -16,6 +16,11 @@ from ..solvers.select import Support, select
 from .autograd import decode, overlap, projected, selected_scores
 
 
+# Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
+# timid, and the dictionary learns less from rows where a feature was proposed in vain.
+REFUSAL = 0.3
+
+
 class BatchLoss(NamedTuple):
     """The loss to differentiate, the mean squared error and variance of the batch, and what fired."""
 
@@ -108,13 +113,14 @@ def projective_loss(
     For every nested prefix of the dictionary (usually the whole alone)::
 
         || y - y_hat ||^2                       error of the (ridge) projection on the selected atoms
-        + || relu(e_C) - stopgrad(beta_C) ||^2  encoder_loss="coefficients": scores regress solved coefficients
+        + || relu(e_S) - stopgrad(beta_S) ||^2  encoder_loss="coefficients": scores regress solved coefficients
+        + 0.3 || relu(e_D) ||^2
         + strength * sum_S s / (1 + s)          quota="penalize"
         + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
 
-    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. C is all that was looked at: the
-    selected atoms S, and the proposed ones that were dropped, whose coefficients are 0. So the encoder learns which
-    atoms the solved support ends with. In ``refined_share`` of the rows that support is refined, at least once; there
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. S are the selected atoms and D those
+    that were proposed and dropped, whose coefficients are 0: the encoder learns which atoms the solved support ends
+    with. In ``refined_share`` of the rows that support is refined, at least once; there
     the encoder learns of atoms that it overlooked, for a second product with those rows alone. With a second view,
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
@@ -229,7 +235,7 @@ def _projective_part(
     if refuse:
         refused = looked_at[:, k:]
         out = dropped(proposed, support, size)
-        loss = loss + mean_square(torch.where(out, refused, torch.zeros_like(refused)))
+        loss = loss + REFUSAL * mean_square(torch.where(out, refused, torch.zeros_like(refused)))
     if penalty["quota"] == "penalize":
         strength = penalty["quota_strength"]
         strength = DEFAULT_STRENGTH["penalize"] if strength is None else strength
