@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
 from ._base import SAMPLE_ROWS, _Patience
+from ._exchange import _ExchangeDictionary
 from ._progress import COUNTED, Progress, check_identity, found_checkpoint, identity, restore, save_checkpoint
-from ._second_view import _SecondViewDictionary
 from ._validation import (
     check_initial_components,
     check_selection_dtype,
@@ -66,7 +66,7 @@ _CONSTRAINTS = {
 }
 
 
-class _NeuralDictionary(_SecondViewDictionary):
+class _NeuralDictionary(_ExchangeDictionary):
     """A dictionary trained by minibatches in torch. A subclass names its loss and codes its rows."""
 
     _trainer: Any = None  # weights and moments between calls of partial_fit

@@ -12,7 +12,9 @@ from sklearn.exceptions import NotFittedError
 
 from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
 from skprojdict.datasets import make_sparse_features
-from skprojdict.persistence import HEADER, atomic_path, load, save
+from skprojdict.formats import container
+from skprojdict.persistence import archive, atomic_path, load, save
+from skprojdict.persistence.archive import HEADER
 
 X = make_sparse_features(300, n_features=8, n_components=12, n_nonzero=2, random_state=0).X.astype(np.float32)
 NEURAL = {"max_steps": 5, "batch_size": 64, "random_state": 0}
@@ -28,6 +30,12 @@ ESTIMATORS = [
 @pytest.fixture
 def fitted():
     return TopKDictionaryLearning(12, n_nonzero_coefs=2, **NEURAL).fit(X)
+
+
+@pytest.fixture(params=["model.npz", "model.safetensors"])
+def path(request, tmp_path):
+    """Both frames of a file."""
+    return tmp_path / request.param
 
 
 @pytest.fixture
@@ -47,10 +55,10 @@ def rewrite(path, change):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
-def test_a_loaded_estimator_is_the_saved_one(estimator, tmp_path):
+def test_a_loaded_estimator_is_the_saved_one(estimator, path):
     estimator.fit(X)
-    save(estimator, tmp_path / "model.npz")
-    loaded = load(tmp_path / "model.npz")
+    save(estimator, path)
+    loaded = load(path)
     assert type(loaded) is type(estimator)
     assert loaded.get_params() == estimator.get_params()
     public = {name for name in vars(estimator) if name.endswith("_")}
@@ -77,6 +85,22 @@ def test_arrays_can_be_read_with_numpy_alone(saved, fitted):
     with np.load(saved, allow_pickle=False) as archive:
         assert_array_equal(archive["components_"], fitted.components_)
         assert json.loads(archive[HEADER])["class"] == "TopKDictionaryLearning"
+
+
+def test_safetensors_are_open_to_any_reader(fitted, tmp_path):
+    from safetensors.numpy import load_file
+
+    save(fitted, tmp_path / "model.safetensors")
+    assert_array_equal(load_file(tmp_path / "model.safetensors")["components_"], fitted.components_)
+    arrays, header = container.read(tmp_path / "model.safetensors")
+    assert header["class"] == "TopKDictionaryLearning"
+    assert arrays["n_activations_"].dtype == np.int64
+
+
+def test_checkpoint_folders_are_kept_as_text(fitted, path):
+    fitted.set_params(checkpoint_dir=path.parent / "checkpoints")
+    save(fitted, path)
+    assert load(path).checkpoint_dir == str(path.parent / "checkpoints")
 
 
 def test_torch_estimators_come_back_as_numpy(tmp_path):
@@ -126,12 +150,13 @@ def test_only_our_fitted_estimators_are_saved(tmp_path):
         save(TopKDictionaryLearning_(12, **NEURAL).fit(X), tmp_path / "model.npz")
 
 
-def test_an_existing_file_is_kept_unless_asked(saved, fitted):
-    before = saved.read_bytes()
+def test_an_existing_file_is_kept_unless_asked(path, fitted):
+    save(fitted, path)
+    before = path.read_bytes()
     with pytest.raises(FileExistsError, match="pass overwrite=True"):
-        save(fitted, saved)
-    assert saved.read_bytes() == before
-    save(fitted, saved, overwrite=True)
+        save(fitted, path)
+    assert path.read_bytes() == before
+    save(fitted, path, overwrite=True)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(saved):
@@ -154,14 +179,17 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_truncated_files_are_refused(saved, share):
-    content = saved.read_bytes()
-    saved.write_bytes(content[: int(share * len(content))])
+def test_truncated_files_are_refused(path, fitted, share):
+    save(fitted, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match="not an estimator saved by skprojdict"):
-        load(saved)
+        load(path)
 
 
-def test_no_flipped_bit_goes_unnoticed_in_what_is_loaded(saved, fitted):
+def test_no_flipped_bit_goes_unnoticed_in_what_is_loaded(path, fitted):
+    saved = path
+    save(fitted, saved)
     content = bytearray(saved.read_bytes())
     rng = np.random.RandomState(0)
     refused = 0
@@ -193,6 +221,8 @@ def test_another_compression_than_ours_is_refused(saved, method):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "foreign.npz"
     for write in (
+        lambda: container.write(path, {"components_": X}, {}),
+        lambda: container.write(path, {"components_": X}, {"format": "skprojdict-checkpoint"}),
         lambda: path.write_bytes(pickle.dumps({})),
         lambda: np.savez(path, components_=X),
         lambda: path.write_text("{}"),
@@ -226,10 +256,19 @@ def test_altered_arrays_are_refused(saved, change):
         load(saved)
 
 
-def test_a_later_format_names_the_version_that_reads_it(saved):
+def test_a_later_format_names_the_version_that_reads_it(saved, fitted, tmp_path):
+    later = tmp_path / "later.safetensors"
+    save(fitted, later)
+
     def age(members):
-        members[HEADER] = members[HEADER].replace(b'"format_version": 1', b'"format_version": 2')
+        header = json.loads(members[HEADER]) | {"format_version": 2}
+        del header["header_sha256"]
+        members[HEADER] = json.dumps(header | {"header_sha256": archive._digest(header)}).encode()
 
     rewrite(saved, age)
     with pytest.raises(ValueError, match="format version 2; this skprojdict reads 1"):
         load(saved)
+    arrays, header = container.read(later)
+    container.write(later, arrays, {**header, "format_version": 2})
+    with pytest.raises(ValueError, match="format version 2; this skprojdict reads 1"):
+        load(later)

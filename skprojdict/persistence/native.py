@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Save fitted estimators without pickle, and load them again.
 
-A saved estimator is a zip archive that ``numpy.load(path, allow_pickle=False)`` reads too: one ``.npy`` member for
-each array (``components_.npy``, ``mean_.npy``, ...) and ``skprojdict.json`` with the class, the parameters, everything
-else that was fitted, the versions that wrote it and a checksum of every array. Loading runs no code from the file. The
-checksums find damage; they are no signature, and do not say who wrote the file.
+The ending of the file decides its frame. ``.safetensors``: arrays that any reader of safetensors opens, and a JSON
+header in its metadata (:mod:`skprojdict.formats.container`). ``.npz``: a zip archive that
+``numpy.load(path, allow_pickle=False)`` reads too, one ``.npy`` member for each array and ``skprojdict.json``. Both
+hold the class, the parameters, everything else that was fitted, the versions that wrote them and a checksum of every
+array. Loading runs no code from the file. The checksums find damage; they are no signature, and do not say who wrote
+the file.
 """
 
-import hashlib
-import io
-import json
 import math
 import os
-import secrets
-import zipfile
-import zlib
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,12 +18,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skprojdict._array import to_numpy
-
-__all__ = ["load", "save"]
+from skprojdict.formats import container
+from skprojdict.persistence import archive
 
 FORMAT = "skprojdict-estimator"
 FORMAT_VERSION = 1
-HEADER = "skprojdict.json"
 CLASSES = ("MethodOfOptimalDirections", "ProjectiveDictionaryLearning", "TopKDictionaryLearning")
 
 
@@ -43,7 +37,8 @@ def save(estimator, path, *, overwrite=False):
     estimator : ProjectiveDictionaryLearning, TopKDictionaryLearning or MethodOfOptimalDirections
         A fitted estimator. Arrays may lie on any device; they are written as NumPy arrays.
     path : str or path-like
-        Where to write; ``.npz`` is the customary ending. The file appears whole or not at all.
+        Where to write: ``.npz`` for NumPy's archive, any other ending (``.safetensors`` is the customary one) for
+        safetensors. The file appears whole or not at all.
     overwrite : bool, default=False
         Whether an existing file may be replaced.
 
@@ -80,13 +75,10 @@ def save(estimator, path, *, overwrite=False):
         "fitted": _encode_fitted(estimator, arrays),
         "versions": {package: _version(package) for package in ("skprojdict", "scikit-learn", "numpy", "torch")},
     }
-    members = {f"{key}.npy": _npy_bytes(value) for key, value in arrays.items()}
-    header["sha256"] = {member: hashlib.sha256(content).hexdigest() for member, content in members.items()}
-    header["header_sha256"] = _digest(header)
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(HEADER, json.dumps(header, indent=1))
-        for member, content in members.items():
-            archive.writestr(member, content)
+    if Path(path).suffix == ".npz":
+        archive.write(path, arrays, header)
+    else:
+        container.write(path, arrays, header)
 
 
 def load(path):
@@ -113,35 +105,23 @@ def load(path):
     --------
     save : The way there.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            methods = {info.compress_type for info in archive.infolist()}
-            if methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                # One flipped bit turns deflate into another method, whose errors are of all kinds.
-                raise zipfile.BadZipFile("a member is not compressed as save does it")
-            # Reading a member checks its CRC, so damage to the bytes shows here.
-            members = {member: archive.read(member) for member in archive.namelist()}
-        header = json.loads(members.pop(HEADER))
+        arrays, header = (archive if archive.is_one(path) else container).read(path)
         if header["format"] != FORMAT:
-            raise KeyError(header["format"])
-    # RuntimeError is zipfile's for an encrypted member, NotImplementedError for an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise container.DamagedFileError(f"{path} is a {header['format']} file and no saved estimator.")
+    except (KeyError, container.DamagedFileError) as error:
+        reason = error if isinstance(error, container.DamagedFileError) else f"{path} has no {error} in its header."
         raise ValueError(
-            f"{path} is not an estimator saved by skprojdict.persistence.save, or it is damaged "
-            f"({type(error).__name__}: {error}). Save the estimator again."
+            f"{path} is not an estimator saved by skprojdict.persistence.save, or it is damaged. {reason} Save the "
+            "estimator again."
         ) from None
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {header.get('format_version')}; this skprojdict reads {FORMAT_VERSION}. It was "
             f"written by skprojdict {header.get('versions', {}).get('skprojdict')}: install that version to read it."
         )
-    recorded = header.pop("header_sha256", None)
-    if recorded != _digest(header):
-        raise ValueError(f"{path} was altered: the checksum of its {HEADER} does not fit. Save the estimator again.")
-    for member in sorted(header["sha256"].keys() | members.keys()):
-        content = members.get(member)
-        if content is None or hashlib.sha256(content).hexdigest() != header["sha256"].get(member):
-            raise ValueError(f"{path} was altered: the checksum of {member} does not fit. Save the estimator again.")
     if header["class"] not in CLASSES:
         raise ValueError(
             f"{path} holds a {header['class']}, which this version does not know: one of {CLASSES} is read."
@@ -149,10 +129,6 @@ def load(path):
 
     import skprojdict
 
-    arrays = {
-        member.removesuffix(".npy"): np.load(io.BytesIO(content), allow_pickle=False)
-        for member, content in members.items()
-    }
     try:
         params = {key: _decode(value, arrays) for key, value in header["params"].items()}
         estimator = getattr(skprojdict, header["class"])(**params)
@@ -164,21 +140,6 @@ def load(path):
     for key, value in header["fitted"].items():
         setattr(estimator, key, _decode(value, arrays))
     return estimator
-
-
-@contextmanager
-def atomic_path(path):
-    """Give a temporary path beside ``path`` to write to, and move it into place when all went well.
-
-    A reader sees the old file or the new one; whatever goes wrong, nothing half-written stays behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _encode_fitted(estimator, arrays):
@@ -199,6 +160,8 @@ def _encode(value, key, what, arrays):
     """JSON for one value; arrays go to ``arrays`` under ``key`` and are replaced by that name."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, (list, tuple)):
@@ -240,17 +203,6 @@ def _decode(value, arrays):
             return arrays[content][()]
         case _:
             return arrays[content]
-
-
-def _npy_bytes(array):
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _digest(header):
-    canonical = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _version(package):

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sparse autoencoders of other libraries, read into one form: SAELens, sparsify, dictionary_learning.
+
+Nothing of those libraries is imported, and no pickle is executed: safetensors and JSON are plain data, and torch reads
+dictionary_learning's ``ae.pt`` with ``weights_only=True``.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["SparseAutoencoder", "read_sae"]
+
+REMEDY = "Only autoencoders with one encoder product and a TopK, ReLU or JumpReLU activation are read."
+
+
+class SparseAutoencoder(NamedTuple):
+    """``x_hat = act(E (x - c) + b) @ D + mu``.
+
+    Attributes
+    ----------
+    encoder, encoder_bias : (p, m), (p,)
+    decoder, decoder_bias : (p, d), (d,)
+        Rows of any norm.
+    input_bias : (m,)
+        What is taken off before encoding.
+    k : int or None
+        TopK; None: every pre-activation above its threshold.
+    threshold : (p,)
+        Not negative.
+    ranked_by_output : bool
+        TopK ranks pre-activations times the norm of the decoder row.
+    """
+
+    encoder: np.ndarray
+    encoder_bias: np.ndarray
+    decoder: np.ndarray
+    decoder_bias: np.ndarray
+    input_bias: np.ndarray
+    k: int | None
+    threshold: np.ndarray
+    ranked_by_output: bool
+
+
+def read_sae(source):
+    """Read a sparse autoencoder from a folder, or take it from a live torch module.
+
+    Parameters
+    ----------
+    source : str, path-like or torch.nn.Module
+        A folder with ``cfg.json`` and ``sae_weights.safetensors`` (SAELens) or ``sae.safetensors`` (sparsify); a folder
+        with ``ae.pt`` and ``config.json``, or the ``ae.pt`` (dictionary_learning); or one of these libraries' objects.
+
+    Returns
+    -------
+    sae : SparseAutoencoder
+        In float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or none of these files is in it.
+    ValueError
+        For a form that has no counterpart here, naming it.
+    """
+    if hasattr(source, "state_dict"):
+        config = getattr(source, "cfg", {})
+        config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        return _from_state(source.state_dict(), {"dict_class": type(source).__name__, **config})
+    path = Path(source)
+    folder = path.parent if path.is_file() else path
+    for name, config_name in (("sae_weights.safetensors", "cfg.json"), ("sae.safetensors", "cfg.json")):
+        if (folder / name).is_file() and (path == folder or path.name == name):
+            from safetensors.torch import load_file
+
+            return _from_state(load_file(folder / name), _json(folder / config_name))
+    file = path if path.is_file() else path / "ae.pt"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{source}: no sae_weights.safetensors (SAELens), sae.safetensors (sparsify) or ae.pt "
+            "(dictionary_learning) there. Give the folder that one of these libraries wrote."
+        )
+    import torch
+
+    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return _from_state(torch.load(file, map_location="cpu", weights_only=True), config.get("trainer", {}))
+
+
+def _from_state(state, config):
+    state = {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
+    if "W_enc" in state and "W_dec" in state:
+        return _sae_lens(state, config)
+    if "encoder.weight" in state and "W_dec" in state:
+        return _sparsify(state, config)
+    if "encoder.weight" in state and "decoder.weight" in state:
+        return _dictionary_learning(state, config)
+    raise ValueError(f"the autoencoder has the weights {sorted(state)}, which no known library writes. {REMEDY}")
+
+
+def _sae_lens(state, config):
+    architecture = config.get("architecture", "standard")
+    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    if architecture == "standard" and activation == "topk":  # before version 6
+        architecture, config = "topk", {**config, **config.get("activation_fn_kwargs", {})}
+    _refuse_unless(architecture, ("topk", "standard", "jumprelu"), "architecture")
+    if architecture == "standard":
+        _refuse_unless(activation, ("relu",), "activation_fn")
+    _refuse_unless(config.get("normalize_activations") or "none", ("none",), "normalize_activations")
+    before = config.get("apply_b_dec_to_input", True)
+    return _checked(
+        encoder=state["W_enc"].T,
+        encoder_bias=state["b_enc"],
+        decoder=state["W_dec"],
+        decoder_bias=state["b_dec"],
+        input_bias=state["b_dec"] if before else None,
+        k=int(config["k"]) if architecture == "topk" else None,
+        threshold=state["threshold"] if architecture == "jumprelu" else None,
+        ranked_by_output=bool(config.get("rescale_acts_by_decoder_norm", False)),
+    )
+
+
+def _sparsify(state, config):
+    _refuse_unless(config.get("activation", "topk"), ("topk",), "activation")
+    _refuse_unless(bool(config.get("transcode", False)), (False,), "transcode")
+    _refuse_unless("W_skip" in state, (False,), "skip_connection")
+    return _checked(
+        encoder=state["encoder.weight"],
+        encoder_bias=state["encoder.bias"],
+        decoder=state["W_dec"],
+        decoder_bias=state["b_dec"],
+        input_bias=state["b_dec"],
+        k=int(config["k"]),
+    )
+
+
+def _dictionary_learning(state, config):
+    kind = config.get("dict_class", "AutoEncoderTopK" if "k" in state else "AutoEncoder")
+    _refuse_unless(kind, ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder"), "dict_class")
+    centre = state["bias" if kind == "AutoEncoder" else "b_dec"]
+    p = state["encoder.weight"].shape[0]
+    return _checked(
+        encoder=state["encoder.weight"],
+        encoder_bias=state["encoder.bias"],
+        decoder=state["decoder.weight"].T,
+        decoder_bias=centre,
+        input_bias=centre,
+        k=int(state["k"]) if kind == "AutoEncoderTopK" else None,
+        threshold=np.full(p, float(state["threshold"])) if kind == "BatchTopKSAE" else None,
+    )
+
+
+def _checked(*, encoder, decoder, input_bias, k, threshold=None, ranked_by_output=False, **biases):
+    if encoder.ndim != 2 or decoder.ndim != 2:
+        raise ValueError(
+            f"the autoencoder's weights have shapes {encoder.shape} and {decoder.shape}; matrices are needed."
+        )
+    p, m = encoder.shape
+    sae = SparseAutoencoder(
+        encoder=np.ascontiguousarray(encoder, dtype=np.float32),
+        decoder=np.ascontiguousarray(decoder, dtype=np.float32),
+        input_bias=np.zeros(m, dtype=np.float32) if input_bias is None else input_bias,
+        k=k,
+        # relu(e) > threshold: below 0 the rectifier decides.
+        threshold=np.zeros(p, dtype=np.float32) if threshold is None else np.maximum(threshold, 0).astype(np.float32),
+        ranked_by_output=ranked_by_output,
+        **biases,
+    )
+    d = sae.decoder.shape[1]
+    expected = {"encoder_bias": (p,), "decoder": (p, d), "decoder_bias": (d,), "input_bias": (m,), "threshold": (p,)}
+    for name, shape in expected.items():
+        if getattr(sae, name).shape != shape:
+            raise ValueError(
+                f"the autoencoder's {name} has shape {getattr(sae, name).shape}; its encoder asks for {shape}."
+            )
+    for name, value in sae._asdict().items():
+        if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+            raise ValueError(f"the autoencoder's {name} holds NaN or infinity. Take an undamaged checkpoint of it.")
+    if k is not None and not 1 <= k <= p:
+        raise ValueError(f"the autoencoder has k={k}, but {p} features.")
+    return sae
+
+
+def _refuse_unless(value, known, name):
+    if value not in known:
+        raise ValueError(f"the autoencoder has {name}={value!r}, which has no counterpart here. {REMEDY}")
+
+
+def _json(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the weights beside it say nothing about their activation.")
+    return json.loads(path.read_text(encoding="utf-8"))

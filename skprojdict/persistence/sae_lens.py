@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A dictionary as the folder that SAELens opens."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skprojdict._array import to_numpy
+from skprojdict.formats.container import atomic_path
+
+
+def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
+    """Write ``cfg.json`` and ``sae_weights.safetensors``, which ``sae_lens.SAE.load_from_disk(folder)`` opens.
+
+    A :class:`~skprojdict.TopKDictionaryLearning` becomes a TopK autoencoder with the same ``encode`` and ``decode``. Of
+    a :class:`~skprojdict.ProjectiveDictionaryLearning` the encoder's part is written: SAELens selects the k best scores
+    and decodes them additively, without candidates, refinements and projection. The projection needs the row itself,
+    which SAELens' ``decode`` does not get: re-decode there with
+    ``ProjectiveDictionaryLearning.from_sae(sae).to_torch()``.
+
+    Parameters
+    ----------
+    estimator : TopKDictionaryLearning or ProjectiveDictionaryLearning
+        Fitted on one view.
+    folder : str or path-like
+        Made where it is missing.
+    metadata : dict, default=None
+        What SAELens should know besides: "model_name", "hook_name", "dataset_path", ...
+    overwrite : bool, default=False
+        Whether the two files may be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If one of the files exists and ``overwrite`` is False.
+    TypeError
+        If the estimator has no encoder.
+    ValueError
+        For a second view, or a selection by budget or threshold, which SAELens does not have.
+    """
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "encoder_components_"):
+        raise TypeError(
+            f"estimator must have an encoder, got {type(estimator).__name__}. Train a TopKDictionaryLearning or "
+            "ProjectiveDictionaryLearning, or keep this one with skprojdict.persistence.save."
+        )
+    if estimator.target == "y":
+        raise ValueError("the estimator has target='y', a transcoder, which is not written for SAELens. Use save.")
+    if getattr(estimator, "selection", "top_k") != "top_k":
+        raise ValueError(f"selection={estimator.selection!r} has no counterpart in SAELens. Use selection='top_k'.")
+    folder = Path(folder)
+    weights, config = folder / "sae_weights.safetensors", folder / "cfg.json"
+    if not overwrite and (weights.exists() or config.exists()):
+        raise FileExistsError(f"{folder} holds an autoencoder: pass overwrite=True to replace it, or another folder.")
+    from safetensors.numpy import save
+
+    # In the units of the data: SAELens has no scale of its own.
+    gain = estimator.scale_ / estimator.encoder_scale_
+    arrays = {
+        "W_enc": to_numpy(estimator.encoder_components_).T * gain,
+        "b_enc": to_numpy(estimator.encoder_bias_) * estimator.scale_,
+        "W_dec": to_numpy(estimator.components_),
+        "b_dec": to_numpy(estimator.mean_),
+    }
+    dtype = arrays["W_dec"].dtype
+    k = estimator._k
+    p, d = arrays["W_dec"].shape
+    form = {"architecture": "standard"} if k is None else {"architecture": "topk", "k": k}
+    settings = {
+        **form,
+        "d_in": d,
+        "d_sae": p,
+        "dtype": str(dtype),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "rescale_acts_by_decoder_norm": False,
+        "metadata": {"sae_lens_version": "6.0.0", "skprojdict_class": type(estimator).__name__, **(metadata or {})},
+    }
+    if k is None:
+        del settings["rescale_acts_by_decoder_norm"]
+    text = json.dumps(settings, indent=1)  # before anything is written: what is no JSON is refused
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(weights) as temporary:
+        temporary.write_bytes(save({name: np.ascontiguousarray(a, dtype=dtype) for name, a in arrays.items()}))
+    with atomic_path(config) as temporary:
+        temporary.write_text(text, encoding="utf-8")

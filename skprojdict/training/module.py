@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A fitted dictionary as a torch module, differentiable with respect to its input and its weights."""
+
+import torch
+from torch import nn
+
+from ..solvers.refine import choose_support
+from ..solvers.select import select
+from .autograd import decode, projected
+from .losses import precisions
+
+
+class DictionaryModule(nn.Module):
+    """What a fitted estimator computes, as a module.
+
+    Parameters
+    ----------
+    arrays : dict of ndarray
+        "components" (p, d), "mean" (d,), "encoder" (p, m), "encoder_bias" (p,), "encoder_mean" (m,), and with a second
+        view "head" (p, m) and "head_bias" (p,): parameters of the module under these names.
+    scale, encoder_scale, importance_gain, threshold : float
+        As the estimator's attributes.
+    k : int or None
+    coding : dict or None
+        Keywords of :func:`skprojdict.solvers.refine.choose_support`; None: the additive TopK code.
+
+    Notes
+    -----
+    The support is chosen without gradient, as in training: the derivative is that of the code on the selected atoms.
+    ``selection_dtype`` has no effect here, scores are in full precision.
+    """
+
+    components: torch.Tensor
+    mean: torch.Tensor
+    encoder: torch.Tensor
+    encoder_bias: torch.Tensor
+    encoder_mean: torch.Tensor
+    head: torch.Tensor
+    head_bias: torch.Tensor
+
+    def __init__(self, arrays, *, scale, encoder_scale, importance_gain, threshold, k, coding):
+        super().__init__()
+        for name, array in arrays.items():
+            setattr(self, name, nn.Parameter(torch.tensor(array)))
+        self.scale, self.encoder_scale = scale, encoder_scale
+        self.importance_gain, self.threshold = importance_gain, threshold
+        self.k, self.coding = k, coding
+
+    def encode(self, x):
+        """Dense codes (..., p) of rows (..., m), in the units of the data."""
+        rows = x.reshape(-1, x.shape[-1])
+        indices, coefs = self._code(rows)
+        codes = coefs.new_zeros(rows.shape[0], self.components.shape[0]).scatter_add(1, indices, coefs)
+        return codes.reshape(*x.shape[:-1], -1)
+
+    def decode(self, codes):
+        """Reconstructions (..., d) of codes (..., p)."""
+        return codes @ self.components + self.mean
+
+    def forward(self, x):
+        """``decode(encode(x))``, without the dense codes in between."""
+        rows = x.reshape(-1, x.shape[-1])
+        indices, coefs = self._code(rows)
+        return (decode(coefs, self.components, indices) + self.mean).reshape(*x.shape[:-1], -1)
+
+    def extra_repr(self):
+        """Sizes, for ``repr``."""
+        p, d = self.components.shape
+        return f"n_components={p}, n_features={self.encoder.shape[1]}, n_targets={d}, n_nonzero_coefs={self.k}"
+
+    def _code(self, rows):
+        inputs = (rows - self.encoder_mean) / self.encoder_scale
+        scores = inputs @ self.encoder.T + self.encoder_bias
+        if self.coding is None:
+            support = select(scores.detach(), self.k)
+            coefs = scores.gather(1, support.indices)
+            return support.indices, torch.where(support.active, coefs, torch.zeros_like(coefs)) * self.scale
+        scores = scores * self.importance_gain
+        target = None if hasattr(self, "head") else (rows - self.mean) / self.scale
+        support = choose_support(
+            scores.detach(),
+            None if target is None else target.detach(),
+            self.components.detach(),
+            threshold=self.threshold,
+            **self.coding,
+        )
+        if target is not None:
+            s = precisions(
+                scores.gather(1, support.indices), support.active, added=support.added, **self.coding["penalty"]
+            )
+            _, coefs = projected(target, self.components, s, support.indices, **self.coding["solve"])
+        else:
+            maps = (inputs @ self.head.T + self.head_bias).gather(1, support.indices)
+            used = support.active & (maps > 0) if self.coding["positive_code"] else support.active
+            coefs = torch.where(used, maps, torch.zeros_like(maps))
+        return support.indices, coefs * self.scale
