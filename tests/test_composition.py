@@ -30,7 +30,7 @@ def digits():
 def pipeline(**options):
     # Class labels reach every step of a pipeline as y: with target="X" they must not matter.
     dictionary = ProjectiveDictionaryLearning(64, n_nonzero_coefs=8, max_iter=5, random_state=0)
-    return make_pipeline(StandardScaler(), dictionary.set_params(**options), LogisticRegression(max_iter=300))
+    return make_pipeline(StandardScaler(), dictionary.set_params(**options), LogisticRegression(max_iter=1000))
 
 
 def test_codes_classify_digits(digits):
@@ -106,7 +106,7 @@ def test_html_names_the_estimator_and_its_parameters(Estimator):
 def test_sparse_codes_feed_a_classifier(Estimator, digits):
     X, y = digits
     dictionary = Estimator(32, n_nonzero_coefs=4, max_iter=2, random_state=0, sparse_output=True)
-    model = make_pipeline(dictionary, LogisticRegression(max_iter=300))
+    model = make_pipeline(dictionary, LogisticRegression(max_iter=1000))
     assert model.fit(X[:300], y[:300]).score(X[:300], y[:300]) > 0.5
 
 
