@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types docs bench bench-env clean
+.PHONY: help install demo test test-peers lint format types docs bench bench-env clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -31,6 +31,9 @@ demo: $(VENV)/.installed-plot ## Compare the dictionaries on patches of real pho
 
 test: $(VENV)/.installed-test ## Run the tests (PYTEST_ARGS="-k cli" for a part of them)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-peers: $(VENV)/.installed-test $(BENCH_VENV)/.installed ## Run the tests that exchange files with other libraries
+	SKPROJDICT_PEERS=$$(echo $(BENCH_VENV)/lib/python3*/site-packages) $(BIN)/python -m pytest -n 0 tests/test_peers.py
 
 lint: $(VENV)/.installed-lint ## Check style, formatting and spelling
 	$(BIN)/ruff check .

@@ -301,3 +301,38 @@ def test_the_module_runs_and_help_needs_no_torch():
     )
     assert result.returncode == 0, result.stderr
     assert "skprojdict compare" in result.stdout
+
+
+def test_an_interrupted_fit_is_resumed_to_the_same_bits(folder, capsys, monkeypatch):
+    from skprojdict.training.loop import Trainer
+
+    arguments = ["fit", "rows.npy", *FIT, "--seed", "3", "--checkpoint-every", "4"]
+    assert main([*arguments, "-o", "whole.npz", "--checkpoint-dir", "whole"]) == 0
+    original, steps = Trainer.step, iter(range(11))
+
+    def step(*given):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    resumed = [*arguments, "-o", "model.npz", "--checkpoint-dir", "part", "--resume"]
+    assert main(resumed) == 130
+    monkeypatch.setattr(Trainer, "step", original)
+    assert "earlier fit" in refusal(capsys, [*resumed[:-1], "--force"])
+    assert main([*resumed, "--force"]) == 0
+    np.testing.assert_array_equal(load("model.npz").components_, load("whole.npz").components_)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resume"], "--resume: needs --checkpoint-dir"),
+        (["--checkpoint-every", "5"], "--checkpoint-every: needs --checkpoint-dir"),
+        (["--method", "mod", "--checkpoint-dir", "x"], "mod writes no checkpoints"),
+        (["--checkpoint-dir", "x", "--set", "checkpoint_dir=y"], "same parameter as --checkpoint-dir"),
+    ],
+)
+def test_checkpoint_options_that_do_not_go_together(folder, capsys, options, message):
+    assert message in refusal(capsys, ["fit", "rows.npy", "-o", "m.npz", *options])
+    assert files(folder) == ["rows.npy"]

@@ -97,6 +97,7 @@ def _add_fit(commands):
         "interrupted, or whose loss stopped being finite, has learnt is saved as well, in MODEL.partial.npz.",
         "  skprojdict fit acts.npy --output model.npz\n"
         "  skprojdict fit acts.npy --output model.npz --n-components 4096 --n-nonzero-coefs 32 --steps 5000\n"
+        "  skprojdict fit acts.npy --output model.npz --checkpoint-dir checkpoints --resume\n"
         "  skprojdict fit acts.npy --output mod.npz --method mod --set coder=omp --set max_iter=5",
     )
     parser.add_argument("data", metavar="DATA.npy", help="rows to learn from")
@@ -117,6 +118,16 @@ def _add_fit(commands):
     )
     parser.add_argument("--steps", metavar="N", type=_count, help="training steps (default: 20 passes over the rows)")
     parser.add_argument("--seed", metavar="S", type=_seed, help="fixes every random choice (default: 0)")
+    parser.add_argument("--checkpoint-dir", metavar="DIR", help="folder for checkpoints of this one fit")
+    parser.add_argument(
+        "--checkpoint-every", metavar="N", type=_count, help="steps between two of them (default: 1000)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in --checkpoint-dir, to the same bits as without the interruption; "
+        "start where there is none yet",
+    )
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",

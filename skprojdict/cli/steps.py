@@ -23,6 +23,7 @@ def fit(options):
     partial = check_output(output.with_suffix(f".partial{output.suffix}"), force=options.force, inputs=[options.data])
     settings = _settings(options.set)
     _refuse_said_twice(options, settings)
+    settings |= _checkpoint_settings(options)
     estimator = build_estimator(
         options.method,
         n_components=options.n_components,
@@ -36,7 +37,7 @@ def fit(options):
     rows = open_rows(options.data, min_rows=2)
     say(f"fitting {type(estimator).__name__} on {rows.shape[0]} rows of {rows.shape[1]} columns")
     try:
-        seconds = fit_aloud(estimator, rows)
+        seconds = fit_aloud(estimator, rows, **({"resume": True} if options.resume else {}))
     except FloatingPointError as error:
         raise InputError(f"{error} {_keep(estimator, partial, options.force)}") from error
     except KeyboardInterrupt as error:
@@ -200,11 +201,23 @@ def build_estimator(method, *, n_components, n_nonzero_coefs, steps=None, seed=0
 
 def _refuse_said_twice(options, settings):
     """Refuse a parameter given both by its own option and by --set."""
-    own = {"n_components": "n_components", "n_nonzero_coefs": "n_nonzero_coefs", "max_steps": "steps"}
-    for name, option in {**own, "random_state": "seed"}.items():
+    own = {name: name for name in ("n_components", "n_nonzero_coefs", "checkpoint_dir", "checkpoint_every")}
+    for name, option in {**own, "max_steps": "steps", "random_state": "seed"}.items():
         if name in settings and getattr(options, option) is not None:
             flag = f"--{option.replace('_', '-')}"
             raise InputError(f"--set {name}: is the same parameter as {flag}, given too; leave one of them out.")
+
+
+def _checkpoint_settings(options):
+    """Parameters of the checkpoint options that were given."""
+    given = {name: getattr(options, name) for name in ("checkpoint_dir", "checkpoint_every")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.checkpoint_dir is None and (given or options.resume):
+        flag = "--resume" if options.resume else "--checkpoint-every"
+        raise InputError(f"{flag}: needs --checkpoint-dir, the folder of the checkpoints.")
+    if given and options.method == "mod":
+        raise InputError("--checkpoint-dir: mod writes no checkpoints; leave it out, or fit projective or topk.")
+    return given
 
 
 def _settings(pairs):
@@ -223,8 +236,8 @@ def _settings(pairs):
     return settings
 
 
-def fit_aloud(estimator, rows):
-    """Fit, tell about progress and warnings on standard error, and return the seconds that it took.
+def fit_aloud(estimator, rows, **options):
+    """Fit, with keywords of ``fit``; tell about progress and warnings on standard error, return the seconds it took.
 
     Raises
     ------
@@ -240,7 +253,7 @@ def fit_aloud(estimator, rows):
         warnings.simplefilter("always", UserWarning)
         try:
             with _estimator_errors():
-                estimator.fit(rows)
+                estimator.fit(rows, **options)
         finally:
             for message in {str(warning.message) for warning in caught}:
                 say(f"warning: {message}")
