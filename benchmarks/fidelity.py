@@ -43,7 +43,7 @@ def arguments(argv=None):
     parser.add_argument("--threads", type=int, default=2, help="threads of each fit (2)")
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="methods whose key starts with these")
     parser.add_argument(
-        "--cell-limit", type=float, help="minutes: a cell that takes longer is not run (60; with --quick a half)"
+        "--cell-limit", type=float, help="minutes: a cell that takes longer is not run (60; with --quick a third)"
     )
     parser.add_argument("--estimate", action="store_true", help="time a few steps of each method; print the hours")
     parser.add_argument("--table", action="store_true", help="write the table of the cells that are there; run none")
@@ -82,7 +82,7 @@ def main(argv=None):
         "fidelity",
         lambda spec, report, arrays: fidelity(test, report, arrays),
         threads=args.threads,
-        limit=60 * (args.cell_limit or (0.5 if args.quick else 60)),
+        limit=60 * (args.cell_limit or (1 / 3 if args.quick else 60)),
         together=40 if args.quick else 1,
         cache=args.cache,
         peer_python=args.peer_python,

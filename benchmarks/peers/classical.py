@@ -26,7 +26,8 @@ def spams(rows, *, n_components, k, n_steps, batch_size, learning_rate, seed, th
     D = np.asfortranarray(D)
 
     def encode(batch):
-        return library.omp(np.asfortranarray(batch.T), D, L=k, numThreads=threads).T
+        # Without eps and lambda1 its C++ reads memory that nobody has set, and now and then codes nothing (2.6.14).
+        return library.omp(np.asfortranarray(batch.T), D, L=k, eps=0.0, lambda1=0.0, numThreads=threads).T
 
     return Learnt(D.T.copy(), np.zeros(rows.n_columns, np.float32), {"": Coder(encode)}, seconds[0])
 
