@@ -15,7 +15,6 @@ from ..solvers.refine import n_candidates, propose, settle
 from ..solvers.select import Support, select
 from .autograd import decode, overlap, projected, selected_scores
 
-
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
 REFUSAL = 0.3
