@@ -393,9 +393,9 @@ def test_regression_of_coefficients_in_closed_form(rng, form):
     assert (e < 0).any()
     beta = ridge.project(a, weights.components.detach(), batch.indices, torch.full_like(e, 1 / 0.3)).coefs
     error = e.clamp_min(0) - beta
-    if form == "untied":  # what is regressed is held fixed: the atoms are not bent towards the scores
-        own = torch.autograd.grad(plain.loss, weights.components)[0]
-        assert_allclose(weights.components.grad, own, atol=1e-12)
+    # What is regressed is held fixed, and so is what regresses where it is the atoms: they are not bent to the scores.
+    own = torch.autograd.grad(plain.loss, weights.components)[0]
+    assert_allclose(weights.components.grad, own, atol=1e-12)
     assert batch.loss.item() - plain.loss.item() == pytest.approx(error.pow(2).sum(1).mean().item())
     q = torch.zeros_like(scores).scatter_add_(1, batch.indices, 2 * error / N)
     assert_allclose(weights.bias.grad, q.sum(0), atol=1e-12)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..solvers.penalties import DEFAULT_STRENGTH, dimension_estimate, precisions
+from ..solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
 from ..solvers.refine import n_candidates, propose, settle
 from ..solvers.select import Support, select
 from .autograd import decode, overlap, projected, selected_scores
@@ -220,8 +220,11 @@ def _projective_part(
     regress = encoder_loss == "coefficients"
     refuse = regress and proposed.indices is not support.indices
     looked_at = torch.cat([support.indices, proposed.indices], dim=1) if refuse else support.indices
-    looked_at = scores_at(weights, a, looked_at, known)
-    selected = looked_at[:, :k]
+    # In the tied form the atoms are those of the projection: regression would bend them to suit the scores.
+    pupil = replace(weights, components=weights.components.detach()) if weights.encoder is None else weights
+    taught = scores_at(pupil, a, looked_at, known)
+    same = pupil is weights or penalty["penalty"] in SCORE_FREE
+    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, known)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(y, atoms, s, support.indices, envelope=exact, **solve)
@@ -229,10 +232,10 @@ def _projective_part(
     loss = mean_square(residual)
     if regress:
         goal = coefs.detach()
-        error = torch.where(support.active, straight_relu(selected) - goal, torch.zeros_like(goal))
+        error = torch.where(support.active, straight_relu(taught[:, :k]) - goal, torch.zeros_like(goal))
         loss = loss + mean_square(error)
     if refuse:
-        refused = looked_at[:, k:]
+        refused = taught[:, k:]
         out = dropped(proposed, support, size)
         loss = loss + REFUSAL * mean_square(torch.where(out, refused, torch.zeros_like(refused)))
     if penalty["quota"] == "penalize":
