@@ -33,12 +33,14 @@ __all__ = [
     "detached",
     "device",
     "from_torch",
+    "gather_room",
     "gather_rows",
     "get_namespace_and_device",
     "is_numpy_namespace",
     "is_torch_namespace",
     "move_to",
     "nonzero_rows",
+    "on_cpu",
     "put_rows",
     "scatter_rows",
     "slabs",
@@ -132,11 +134,28 @@ def affine(X, matrix, shift):
     return product + shift
 
 
-def gather_rows(F, indices):
-    """``F[indices]``: rows of a (p, d) matrix by an (n, k) index, as (n, k, d)."""
+def gather_rows(F, indices, out=None):
+    """``F[indices]``: rows of a (p, d) matrix by an (n, k) index, as (n, k, d).
+
+    ``out`` is memory from :func:`gather_room` to put them in, which the next gathering into it will overwrite.
+    """
     xp = array_namespace(F)
     n, k = indices.shape
+    if out is not None:
+        xp.index_select(F, 0, indices.reshape(-1), out=out[: n * k])
+        return out[: n * k].view(n, k, F.shape[1])
     return xp.reshape(xp.take(F, xp.reshape(indices, (-1,)), axis=0), (n, k, F.shape[1]))
+
+
+def gather_room(F, n_rows):
+    """Memory for ``n_rows`` gathered rows of F, to be used again and again; None where the library has no use for it.
+
+    Fresh memory for every chunk costs as much to touch as the chunk costs to gather.
+    """
+    xp = array_namespace(F)
+    if not is_torch_namespace(xp) or (F.requires_grad and xp.is_grad_enabled()):
+        return None
+    return xp.empty((n_rows, F.shape[1]), dtype=F.dtype, device=F.device)
 
 
 def take_along_rows(values, indices):
@@ -170,6 +189,10 @@ def scatter_rows(indices, values, n_columns):
 def add_to_diagonal(A, values):
     """``A + diag(values)`` for a stack of square matrices (..., k, k); values broadcasts to (..., k)."""
     xp = array_namespace(A)
+    if is_torch_namespace(xp):
+        out = A.clone()
+        xp.diagonal(out, dim1=-2, dim2=-1).add_(values)
+        return out
     eye = xp.eye(A.shape[-1], dtype=A.dtype, device=device(A))
     if isinstance(values, (int, float)):
         return A + values * eye
@@ -186,6 +209,8 @@ def cholesky(A):
         import torch
 
         factor, info = torch.linalg.cholesky_ex(A)
+        if info.device.type == "cpu" and not bool(info.any()):
+            return factor  # elsewhere looking would wait for the device
         return torch.where((info > 0)[..., None, None], torch.full_like(factor, math.nan), factor)
     try:
         return xp.linalg.cholesky(A)
@@ -228,14 +253,18 @@ def put_rows(values, rows, replacement):
     return xp.take(xp.concat([values, replacement], axis=0), kept, axis=0)
 
 
+def on_cpu(x):
+    """Whether an array is in the memory of the host, where looking at a value waits for nothing."""
+    return str(getattr(device(x), "type", device(x))).lower().startswith(("cpu", "device"))
+
+
 def chunk_rows(n_rows, row_bytes, chunk_size, like):
     """Yield slices over ``n_rows`` so that a chunk of ``row_bytes`` a row stays inside the memory budget.
 
     ``chunk_size`` is a number of rows, or "auto" for a budget of bytes that suits the device of ``like``.
     """
     if chunk_size == "auto":
-        on_cpu = str(getattr(device(like), "type", device(like))).lower().startswith(("cpu", "device"))
-        budget = CHUNK_BYTES_CPU if on_cpu else CHUNK_BYTES_GPU
+        budget = CHUNK_BYTES_CPU if on_cpu(like) else CHUNK_BYTES_GPU
         chunk_size = max(1, budget // max(1, row_bytes))
     for start in range(0, n_rows, chunk_size):
         yield slice(start, min(n_rows, start + chunk_size))

@@ -539,9 +539,9 @@ def test_auxk_against_finite_differences(rng):
 def test_no_step_gathers_more_than_a_chunk(rng, monkeypatch, penalty):
     sizes = []
 
-    def recording(F, indices):
+    def recording(F, indices, *room):
         sizes.append(indices.shape[0])
-        return _array.gather_rows(F, indices)
+        return _array.gather_rows(F, indices, *room)
 
     monkeypatch.setattr(ridge, "gather_rows", recording)
     weights = make_weights(rng, "untied", importance=penalty not in FREE)

@@ -91,9 +91,9 @@ def gathered(monkeypatch):
     """Shapes of every block of atoms that the solvers gather."""
     shapes = []
 
-    def recording(F, indices):
+    def recording(F, indices, *room):
         shapes.append((*indices.shape, F.shape[1]))
-        return _array.gather_rows(F, indices)
+        return _array.gather_rows(F, indices, *room)
 
     monkeypatch.setattr(ridge, "gather_rows", recording)
     return shapes

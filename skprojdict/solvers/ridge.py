@@ -6,7 +6,7 @@ The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, cholesky, chunk_rows, device, gather_rows
+from .._array import array_namespace, cholesky, chunk_rows, device, gather_room, gather_rows
 from .nonnegative import nonnegative_coefficients
 from .systems import combine, factorise, inner, scaled_gram
 
@@ -141,6 +141,8 @@ def map_rows(
 ):
     """Apply ``function(X, weights, y)`` to chunks of rows with their atoms gathered; concatenate its outputs.
 
+    The outputs must not be views of X, whose memory serves the next chunk.
+
     ``wide`` says of each output whether it has a column for every atom of the support: when ragged chunks are cut to
     their own longest row, such outputs are padded with zeros back to K columns. ``square`` says that the function
     forms a K x K system also where K > d, which chunks must then leave room for.
@@ -153,10 +155,13 @@ def map_rows(
         return max(1, width * (max(width, d) if square else d) * number)
 
     if not ragged or n == 0:
-        chunks = chunk_rows(n, row_bytes(K), chunk_size, components) if n else (slice(0, 0),)
+        chunks = list(chunk_rows(n, row_bytes(K), chunk_size, components)) if n else [slice(0, 0)]
+        room = gather_room(components, chunks[0].stop * K)
         parts = [
             function(
-                gather_rows(components, indices[rows, ...]), weights[rows, ...], None if Y is None else Y[rows, ...]
+                gather_rows(components, indices[rows, ...], room),
+                weights[rows, ...],
+                None if Y is None else Y[rows, ...],
             )
             for rows in chunks
         ]

@@ -18,6 +18,7 @@ from .._array import (
     device,
     is_torch_namespace,
     nonzero_rows,
+    on_cpu,
     put_rows,
 )
 from .iterative import conjugate_gradients
@@ -200,6 +201,10 @@ def _tolerances(dtype, xp):
     return 8 * eps, 1e-6 if eps < 1e-10 else 1e-3
 
 
+# Rows whose pivots all exceed this share of the diagonal lose a digit or two to the square of their condition number.
+WEAK_PIVOT = 0.05
+
+
 def _pseudo_inverse_parts(G, n_terms=0):
     """Eigenvectors, and inverted eigenvalues with those below ``K eps`` of the largest one set to 0.
 
@@ -218,12 +223,17 @@ def _pseudo_inverse_parts(G, n_terms=0):
 
 
 class SafeInverse(NamedTuple):
-    """Cholesky where the pivots are safe, eigendecomposition for the rows where they are not."""
+    """Cholesky where the pivots are safe, eigendecomposition for the rows where they are not.
+
+    ``unsafe`` holds the numbers of the latter; ``weak`` those of the rows (the unsafe ones among them) that need a step
+    of iterative refinement, or None for all of them.
+    """
 
     factor: Any
     unsafe: Any
     vectors: Any
     inverted: Any
+    weak: Any
 
 
 def safe_inverse(G, n_terms=0):
@@ -233,16 +243,20 @@ def safe_inverse(G, n_terms=0):
     diagonal = xp.linalg.diagonal(G)
     scale = xp.max(diagonal, axis=-1, keepdims=True)
     scale = xp.where(scale > 0, scale, xp.ones_like(scale))
-    factor = cholesky(add_to_diagonal(G, shift * scale))
+    # torch fails in the singular matrices alone; elsewhere the shift keeps one from failing the whole stack.
+    shifted = not is_torch_namespace(xp)
+    factor = cholesky(add_to_diagonal(G, shift * scale) if shifted else G)
     pivots = xp.linalg.diagonal(factor)
-    safe = xp.all(pivots * pivots > smallest * scale, axis=-1)  # NaN pivots compare false
+    share = xp.min(pivots * pivots, axis=-1) / scale[..., 0]
+    safe = share > smallest  # NaN compares false
     unsafe = nonzero_rows(~safe)
+    weak = None if shifted else nonzero_rows(~(share > WEAK_PIVOT))
     vectors = inverted = None
     if unsafe.shape[0]:
         vectors, inverted = _pseudo_inverse_parts(xp.take(G, unsafe, axis=0), n_terms)
         eye = xp.eye(G.shape[-1], dtype=G.dtype, device=device(G))
         factor = xp.where(safe[:, None, None], factor, eye)
-    return SafeInverse(factor, unsafe, vectors, inverted)
+    return SafeInverse(factor, unsafe, vectors, inverted, weak)
 
 
 def apply_safe(inverse, B):
@@ -259,7 +273,9 @@ def apply_safe(inverse, B):
 def masked_gram(X, present):
     """Gram matrix of the atoms that take part; absent and zero atoms have only a diagonal entry, of the row's scale."""
     xp = array_namespace(X)
-    G = gram(X) * present[:, :, None] * present[:, None, :]
+    G = gram(X)
+    if not (on_cpu(present) and bool(xp.all(present > 0))):  # elsewhere looking would wait for the device
+        G = G * present[:, :, None] * present[:, None, :]
     diagonal = xp.linalg.diagonal(G)
     scale = xp.max(diagonal, axis=-1, keepdims=True)
     fill = xp.where(scale > 0, scale, xp.ones_like(scale))
@@ -276,6 +292,8 @@ def _exact_primal(X, present):
     def of_target(Y):
         # One step of iterative refinement on the residual takes out the shift and most of the squared condition.
         beta = of_vector(inner(X, Y))
+        if inverse.weak is not None and inverse.weak.shape[0] == 0:
+            return beta
         return beta + of_vector(inner(X, Y - combine(X, beta)))
 
     def dimension():
