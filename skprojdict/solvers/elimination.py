@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Backward elimination: which of many candidate atoms explain a row best."""
 
-from .._array import add_to_diagonal, array_namespace, cho_solve, cholesky, device, scatter_rows, top_k
+from .._array import add_to_diagonal, array_namespace, cho_inverse, cholesky, scatter_rows, top_k
 from .ridge import map_rows
 from .systems import gram, inner
 
@@ -61,8 +61,7 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, n_st
         xp = array_namespace(X)
         root = xp.sqrt(w)
         system = add_to_diagonal(gram(X) * root[:, :, None] * root[:, None, :], 1.0)
-        eye = xp.broadcast_to(xp.eye(K, dtype=X.dtype, device=device(X)), system.shape)
-        inverse = cho_solve(cholesky(system), eye)
+        inverse = cho_inverse(cholesky(system))
         scaled = inner(inverse, root * inner(X, y))  # beta / sqrt(s): the increase is the same in these units
         lowest = xp.full_like(scaled, -float("inf"))
         left, alive = K, xp.ones_like(w, dtype=xp.bool)
@@ -89,6 +88,5 @@ def _without(solution, inverse, gone):
     rows = xp.take_along_axis(inverse, xp.broadcast_to(gone[:, :, None], (n, r, K)), axis=1)
     block = xp.take_along_axis(rows, xp.broadcast_to(gone[:, None, :], (n, r, r)), axis=2)
     part = xp.take_along_axis(solution, gone, axis=1)
-    solved = cho_solve(cholesky(block), xp.concat([part[..., None], rows], axis=2))
-    columns = xp.matrix_transpose(rows)
-    return solution - (columns @ solved[..., :1])[..., 0], inverse - columns @ solved[..., 1:]
+    columns = xp.matrix_transpose(rows) @ cho_inverse(cholesky(block))
+    return solution - (columns @ part[..., None])[..., 0], inverse - columns @ rows
