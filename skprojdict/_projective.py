@@ -67,7 +67,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     encoder_loss : {"coefficients", "penalty"}, default="coefficients"
         "coefficients": scores regress the solved coefficients, ``|| relu(e) - stopgrad(beta) ||^2`` over the selected
         atoms and the proposed ones that were dropped (whose coefficients are 0), beside what they learn through a
-        score-dependent penalty; with ``tied=True`` bias and gain alone regress. "penalty": through the penalty alone, as in the paper.
+        score-dependent penalty; with ``tied=True`` bias and gain alone regress. "penalty": through the penalty alone,
+        as in the paper.
     candidate_factor : float, default=2.0
         The encoder proposes so many times k atoms, which are solved and pruned to k by backward elimination: those go
         whose absence costs least. For ``selection="top_k"`` with a number of coefficients; not with ``target="y"``,
