@@ -99,8 +99,8 @@ class Trainer:
         self.weights = self.good
 
 
-def schedule(step, n_steps):
-    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over the last 90 %."""
+def schedule(step, n_steps, decay=0.9):
+    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over a last share."""
     warm_up = max(1, round(0.05 * n_steps))
-    decay = max(1, round(0.9 * n_steps))
-    return min(1.0, (step + 1) / warm_up, (n_steps - step) / decay)
+    falling = max(1, round(decay * n_steps))
+    return min(1.0, (step + 1) / warm_up, (n_steps - step) / falling)
