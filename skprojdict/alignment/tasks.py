@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from ..training.loop import schedule
+from .loop import DECAY
 
 __all__ = ["EntityTask", "EqualityTask", "Interchanges"]
 
@@ -50,7 +51,7 @@ class _Task:
         optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         for step in range(n_steps):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * schedule(step, n_steps)
+                group["lr"] = learning_rate * schedule(step, n_steps, decay=DECAY)
             logits, labels = batch(batch_size)
             loss = nn.functional.cross_entropy(logits, labels)
             optimiser.zero_grad()
