@@ -124,10 +124,14 @@ class Cells:
         Seconds after which a cell is given up.
     together : int
         Cells that share a process. More than 1 saves seconds of imports, and makes their peak memory meaningless.
+    timed : bool
+        Whether coders are timed: fast ones are then repeated for a second.
     """
 
-    def __init__(self, room, judge, *, threads=2, limit=3600.0, together=1, cache=CACHE, peer_python=PEER_PYTHON):
-        self.folder, self.judge, self.threads = Path(cache) / room, judge, threads
+    def __init__(
+        self, room, judge, *, threads=2, limit=3600.0, together=1, timed=True, cache=CACHE, peer_python=PEER_PYTHON
+    ):
+        self.folder, self.judge, self.threads, self.timed = Path(cache) / room, judge, threads, timed
         self.limit, self.together, self.peer_python = limit, together, Path(peer_python)
         self.failed, self._codes, self._identities = {}, {}, {}
 
@@ -194,7 +198,7 @@ class Cells:
         with tempfile.TemporaryDirectory(prefix="skprojdict-bench-") as folder:
             folder = Path(folder)
             outputs = [folder / f"{number}.json" for number in range(len(batch))]
-            jobs = [_job(spec, data, output) for (spec, data), output in zip(batch, outputs, strict=True)]
+            jobs = [self._job(spec, data, output) for (spec, data), output in zip(batch, outputs, strict=True)]
             (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
             with (folder / "stderr").open("w+b") as errors:
                 command = [str(python), str(HERE / "_worker.py"), str(folder / "jobs.json")]
@@ -218,6 +222,19 @@ class Cells:
                     process.wait()
                     process.stdout.close()
         return len(batch)
+
+    def _job(self, spec, data, output):
+        return {
+            "entry": spec["entry"],
+            "peer": bool(spec["distributions"]),
+            "distributions": spec["distributions"],
+            "options": spec["options"],
+            "arguments": spec["arguments"],
+            "timed": self.timed,
+            "rows": str(Path(data.path).resolve()),
+            "test_rows": data.test_rows,
+            "output": str(output),
+        }
 
     def _settle(self, spec, output, seconds, after):
         report = json.loads(output.read_text(encoding="utf-8"))
@@ -263,19 +280,6 @@ def write_whole(path, text):
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _job(spec, data, output):
-    return {
-        "entry": spec["entry"],
-        "peer": bool(spec["distributions"]),
-        "distributions": spec["distributions"],
-        "options": spec["options"],
-        "arguments": spec["arguments"],
-        "rows": str(Path(data.path).resolve()),
-        "test_rows": data.test_rows,
-        "output": str(output),
-    }
 
 
 def _digest(spec):

@@ -97,7 +97,7 @@ def _line(row, rival, n_components):
 
 def page(plan, methods):
     """The whole page as text."""
-    settings, data = plan.settings, plan.data
+    settings, data = plan.settings, plan.data_of(plan.settings.seeds[0])
     tables, cells, comparisons = [], [], []
     for k in settings.ks:
         rows, missing = rows_of(plan, methods, k)

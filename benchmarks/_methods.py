@@ -80,6 +80,21 @@ PEERS = (
 )
 
 
+RECOVERY_OURS = (
+    projective("ours", "projective, defaults", refinements=(0, 1)),
+    projective(
+        "ours-prefixes",
+        "projective, nested prefixes and overlap penalty",
+        {"prefix_sizes": [32, 64, 128, 256], "overlap_penalty": 0.02},
+        refinements=(0, 1),
+    ),
+    topk(),
+)
+RECOVERY_PEERS = tuple(
+    method for method in PEERS if method.key in {"sparsify", "dl-topk", "dl-batchtopk", "saelens-mp"}
+)
+
+
 def chosen(methods, only):
     """Methods whose key starts with one of ``only``; all where that is empty."""
     found = [method for method in methods if not only or method.key.startswith(tuple(only))]

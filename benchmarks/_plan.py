@@ -27,16 +27,16 @@ def score(cell):
 
 
 class Plan:
-    """The cells of some methods on one data set."""
+    """The cells of some methods on one data set; ``data_of`` gives it for a seed, the same one or one for each."""
 
-    def __init__(self, cells, data, settings):
-        self.cells, self.data, self.settings = cells, data, settings
+    def __init__(self, cells, data_of, settings):
+        self.cells, self.data_of, self.settings = cells, data_of, settings
 
     def spec(self, method, k, seed, rate=None, n_steps=None):
         settings = self.settings
         return self.cells.spec(
             method,
-            self.data,
+            self.data_of(seed),
             n_components=settings.n_components,
             k=k,
             n_steps=n_steps or settings.n_steps,
@@ -89,8 +89,10 @@ class Plan:
         """Time a few steps of every peer, so that what would take too long is not begun."""
         fraction = PROBE_STEPS / self.settings.n_steps
         allowed = self.cells.limit * fraction + 4 * SECONDS_TO_START + 60.0
-        specs = [self._probe(method) for method in methods]
-        self.cells.run([(spec, self.data) for spec in specs], after, allowed)
+        self.cells.run(self._with_data(self._probe(method) for method in methods), after, allowed)
+
+    def _with_data(self, specs):
+        return [(spec, self.data_of(spec["arguments"]["seed"])) for spec in specs]
 
     def _probe(self, method):
         return self.spec(method, self.settings.tune_k, self.settings.seeds[0], None, PROBE_STEPS)
@@ -130,7 +132,7 @@ class Plan:
         """Tune, then run everything; a cell that is known is not run again."""
 
         def go(specs):
-            self.cells.run([(spec, self.data) for spec in specs], after)
+            self.cells.run(self._with_data(specs), after)
 
         tuned = [method for method in methods if method.rates and not self.too_long(method, self.settings.tune_k)]
         go([spec for method in methods if method not in tuned for spec in self.wanted(method)])

@@ -87,7 +87,7 @@ def main(argv=None):
         cache=args.cache,
         peer_python=args.peer_python,
     )
-    plan = Plan(cells, data, settings)
+    plan = Plan(cells, lambda seed: data, settings)
     output = args.output or (
         args.cache / f"fidelity-{data.name}.md" if args.quick else HERE / "results" / f"fidelity-{data.name}.md"
     )
