@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Codes that do not fit into memory: CSR shards on disk."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from ..formats.container import atomic_path
+from .opening import as_source
+
+MANIFEST = "codes.json"
+
+
+def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
+    """Transform rows to CSR shards on disk, one after the other.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        With ``transform``; its ``sparse_output`` is left as it is.
+    X : array, or anything that :func:`skprojdict.sources.open_rows` opens
+    folder : str or path-like
+        Gets ``codes-000000.npz``, ... (:func:`scipy.sparse.save_npz`), each whole or not at all, and, when all are
+        there, ``codes.json`` with their rows.
+    rows_a_shard : int, default=65536
+    resume : bool, default=False
+        Keep the shards that are there, of the same estimator and rows, and write the missing ones.
+
+    Returns
+    -------
+    paths : list of Path
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds codes and ``resume`` is False.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import TopKDictionaryLearning
+    >>> from skprojdict.sources import read_codes, write_codes
+    >>> X = load_digits().data
+    >>> model = TopKDictionaryLearning(64, n_nonzero_coefs=4, max_iter=2, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = write_codes(model, X, folder, rows_a_shard=1000)
+    ...     [codes.shape for codes in read_codes(folder)]
+    [(1000, 64), (797, 64)]
+    """
+    folder = Path(folder)
+    if not resume and folder.is_dir() and any(folder.glob("codes[.-]*")):
+        raise FileExistsError(f"{folder} holds codes: pass resume=True to complete them, or another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    X = as_source(X)
+    coder = copy.copy(estimator).set_params(sparse_output=True)
+    n, p = X.shape[0], estimator.components_.shape[0]
+    paths = []
+    for number, start in enumerate(range(0, n, rows_a_shard)):
+        paths.append(folder / f"codes-{number:06d}.npz")
+        if resume and paths[-1].exists():
+            continue
+        codes = sparse.csr_array(coder.transform(X[start : min(n, start + rows_a_shard), ...]))
+        with atomic_path(paths[-1]) as temporary, temporary.open("wb") as file:
+            sparse.save_npz(file, codes, compressed=False)
+    manifest = {"shape": [n, p], "rows_a_shard": rows_a_shard, "shards": [path.name for path in paths]}
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return paths
+
+
+def read_codes(folder):
+    """Read what :func:`write_codes` wrote.
+
+    Yields
+    ------
+    codes : scipy.sparse.csr_array
+        One shard.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the writing was not completed, or a shard is gone.
+    ValueError
+        If a shard has other rows than were written.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}: its codes are incomplete. Call write_codes(resume=True).")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (n, p), step = manifest["shape"], manifest["rows_a_shard"]
+    for number, name in enumerate(manifest["shards"]):
+        codes = sparse.csr_array(sparse.load_npz(folder / name))
+        if codes.shape != (min(step, n - number * step), p) or not np.isfinite(codes.data).all():
+            raise ValueError(f"{folder / name} has shape {codes.shape} or NaN: it was altered. Write it again.")
+        yield codes

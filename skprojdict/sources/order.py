@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reading rows in a random order that a disk can follow, and ahead of whoever uses them."""
+
+import copy
+import queue
+import threading
+import time
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from .opening import open_rows
+
+# Two windows are in memory at a time: the one that batches are drawn from, and the one being read.
+WINDOW_BYTES = 64 * 2**20
+
+
+def rows(source, batch_size, random_state=None):
+    """Batches of all rows in random order, once.
+
+    Blocks of neighbouring rows are read in random order, some tens of megabytes of them make a window, and batches are
+    drawn from a window at random: the disk reads runs, and a batch mixes rows from all over the source. The last batch
+    may be shorter.
+
+    Parameters
+    ----------
+    source : anything that :func:`open_rows` opens
+    batch_size : int
+    random_state : int, RandomState instance or None, default=None
+        Fixes the order.
+
+    Yields
+    ------
+    batch : ndarray of shape (batch_size, n_features)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.sources import rows
+    >>> [batch.shape for batch in rows(np.zeros((5, 2)), 2, random_state=0)]
+    [(2, 2), (2, 2), (1, 2)]
+    """
+    order = ShuffledRows((open_rows(source),), batch_size, check_random_state(random_state), drop_last=False)
+    for _ in range(order.batches_a_pass):
+        yield next(order)[0]
+
+
+class ShuffledRows:
+    """Endless batches of the same rows of several sources, pass after pass.
+
+    Parameters
+    ----------
+    sources : tuple of RowSource
+        With as many rows each; the first decides what is read in one go.
+    batch_size : int
+    rng : RandomState
+        Drawn from once a pass.
+    drop_last : bool, default=True
+        Leave the last, shorter batch of a pass out (but never the only one).
+
+    Attributes
+    ----------
+    n, batches_a_pass : int
+    drawn_from : RandomState
+        A copy of the generator as it was before the current pass.
+    position : int
+        Batches taken of the current pass; with ``drawn_from`` it says where the data stand.
+    """
+
+    def __init__(self, sources, batch_size, rng, *, drop_last=True):
+        self.sources, self.batch_size, self.rng = sources, batch_size, rng
+        self.n = sources[0].shape[0]
+        self.batches_a_pass = max(1, self.n // batch_size) if drop_last else -(-self.n // batch_size)
+        self.starts, self.stops = sources[0].blocks()
+        row_bytes = sum(source.shape[1] * source.dtype.itemsize for source in sources)
+        self.window_rows = max(1, WINDOW_BYTES // max(1, row_bytes))
+        self.drawn_from, self.position = copy.deepcopy(rng), 0
+        self._batches = iter(())
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        batch = next(self._batches, None)
+        if batch is None:
+            self._begin_pass(0)
+            batch = next(self._batches)
+        self.position += 1
+        return batch
+
+    def skip_to(self, position):
+        """Begin the pass that ``rng`` draws next as if ``position`` of its batches were taken; none of them is read."""
+        if position:
+            self._begin_pass(position)
+
+    def _begin_pass(self, position):
+        self.drawn_from, self.position = copy.deepcopy(self.rng), position
+        # One draw a pass: whatever a pass takes from its own generator, the next one does not depend on it.
+        self._batches = self._one_pass(np.random.RandomState(self.rng.randint(2**32, dtype=np.uint64)), position)
+
+    def _one_pass(self, rng, position):
+        """Batches from ``position`` on. Windows that only earlier batches are drawn from are never read."""
+        windows = [self._window(blocks, rng) for blocks in self._split(rng.permutation(len(self.starts)))]
+        # Rows of a pass in order, as (window, first, last): a batch is a run of it.
+        start, number, used = 0, 0, 0
+        for i in range(self.batches_a_pass):
+            pieces, wanted = [], min(self.batch_size, self.n - start)
+            while wanted:
+                window = windows[number]
+                count = min(wanted, window.n - used)
+                pieces.append((window, used, used + count))
+                used, wanted, start = used + count, wanted - count, start + count
+                if used == window.n and number + 1 < len(windows):
+                    number, used = number + 1, 0
+            if i < position:
+                continue
+            batch = [np.concatenate(parts) for parts in zip(*(w.take(a, b) for w, a, b in pieces), strict=True)]
+            yield tuple(batch)
+            for window, _, last in pieces:
+                if last == window.n:
+                    window.forget()
+            if number + 1 < len(windows):  # read on while this batch is being used
+                windows[number + 1].read_some(
+                    -(-len(windows[number + 1].blocks) * self.batch_size // windows[number].n)
+                )
+
+    def _split(self, order):
+        """Cut a row of blocks into windows."""
+        sizes = np.cumsum((self.stops - self.starts)[order])
+        cuts: list[int] = []
+        last = 0
+        for i, size in enumerate(sizes):
+            if size - last > self.window_rows and i and (not cuts or cuts[-1] < i):
+                cuts.append(i)
+                last = sizes[i - 1]
+        return np.split(order, cuts)
+
+    def _window(self, blocks, rng):
+        ranges = [(int(self.starts[block]), int(self.stops[block])) for block in blocks]
+        return _Window(self.sources, ranges, rng.randint(2**32, dtype=np.uint64))
+
+
+class _Window:
+    """Some blocks of rows in memory, shuffled together."""
+
+    def __init__(self, sources, blocks, seed):
+        self.sources, self.blocks, self.seed = sources, blocks, seed
+        self.n = sum(stop - start for start, stop in blocks)
+        self._data: list | None = None
+        self._order: np.ndarray | None = None
+        self._read = self._filled = 0
+
+    def read_some(self, n_blocks):
+        """Read at most so many of the blocks that are still missing."""
+        if self._data is None:
+            self._data = [np.empty((self.n, source.shape[1]), dtype=source.dtype) for source in self.sources]
+        for start, stop in self.blocks[self._read : self._read + n_blocks]:
+            for data, source in zip(self._data, self.sources, strict=True):
+                data[self._filled : self._filled + stop - start] = source[start:stop]
+            self._filled += stop - start
+            self._read += 1
+
+    def take(self, first, last):
+        """The rows from the ``first`` to the ``last`` of the window's own order, of every source."""
+        if self._order is None:
+            self._order = np.random.RandomState(self.seed).permutation(self.n)
+        self.read_some(len(self.blocks))
+        return [data[self._order[first:last]] for data in self._data or []]
+
+    def forget(self):
+        """Give the memory back."""
+        self._data = self._order = None
+        self._read = self._filled = 0
+
+
+class Prefetched:
+    """What an iterator gives, made ahead in a thread.
+
+    Parameters
+    ----------
+    iterator : iterator
+        Its ``next`` is called in the thread only.
+    depth : int, default=4
+        Items that are ready at most.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds that the user of the items has waited for them.
+    """
+
+    def __init__(self, iterator, *, depth=4):
+        self.waited = 0.0
+        self._ready: queue.Queue = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(iterator,), daemon=True, name="skprojdict-rows")
+        self._thread.start()
+
+    def _work(self, iterator):
+        try:
+            for item in iterator:
+                if not self._put((item, None)):
+                    return
+            self._put((None, StopIteration()))
+        except BaseException as error:
+            self._put((None, error))
+
+    def _put(self, item):
+        while not self._stop.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        begun = time.perf_counter()
+        item, error = self._ready.get()
+        self.waited += time.perf_counter() - begun
+        if error is not None:
+            self._ready.put((None, error))
+            raise error
+        return item
+
+    def close(self):
+        """Stop reading ahead, and let the thread end."""
+        self._stop.set()
+        self._thread.join()
