@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The rows of the tables: ours, and the peers."""
 
+from fnmatch import fnmatch
+
 from _cells import Method
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
@@ -96,8 +98,8 @@ RECOVERY_PEERS = tuple(
 
 
 def chosen(methods, only):
-    """Methods whose key starts with one of ``only``; all where that is empty."""
-    found = [method for method in methods if not only or method.key.startswith(tuple(only))]
+    """Methods whose key matches one of the patterns ``only``; all where that is empty."""
+    found = [method for method in methods if not only or any(fnmatch(method.key, pattern) for pattern in only)]
     if not found:
         raise SystemExit(f"--only {' '.join(only)} matches none of: {' '.join(method.key for method in methods)}")
     return found

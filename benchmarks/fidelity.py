@@ -41,7 +41,7 @@ def arguments(argv=None):
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2, help="threads of each fit (2)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="methods whose key starts with these")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="keys of methods; 'ours*' works")
     parser.add_argument(
         "--cell-limit", type=float, help="minutes: a cell that takes longer is not run (60; with --quick a third)"
     )

@@ -59,7 +59,7 @@ def arguments(argv=None):
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 (5)")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2, help="threads of each fit (2)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="methods whose key starts with these")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="keys of methods; 'ours*' works")
     parser.add_argument("--estimate", action="store_true", help="time a few steps of each method; print the hours")
     parser.add_argument("--table", action="store_true", help="write the table of the cells that are there; run none")
     parser.add_argument("--quick", action="store_true", help="48 dimensions, two seeds, few steps: minutes")
