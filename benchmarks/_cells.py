@@ -47,7 +47,7 @@ class Method:
     key: str
     label: str
     entry: str
-    options: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict, hash=False)
     distributions: tuple = ()
     rates: tuple = ()
     rival: bool = False
