@@ -11,9 +11,9 @@ from torch.autograd import gradcheck
 
 from skprojdict import _array
 from skprojdict.solvers import refine, ridge
-from skprojdict.training import autograd, losses
+from skprojdict.training import autograd
 from skprojdict.training.autograd import decode, outer_sum, overlap, projected, selected_scores
-from skprojdict.training.losses import projective_loss, topk_loss
+from skprojdict.training.losses import common, projective, projective_loss, topk_loss
 from skprojdict.training.weights import Weights
 
 N, D, M, P, K = 5, 6, 4, 9, 3
@@ -356,8 +356,8 @@ def test_degenerate_rows_under_a_penalty(rng, penalty, k, monkeypatch):
     def held(proposed, scores, Y, components, **coding):
         return fixed.setdefault("support", settle(proposed, scores, Y, components, **coding))
 
-    settle = losses.settle
-    monkeypatch.setattr(losses, "settle", held)
+    settle = projective.settle
+    monkeypatch.setattr(projective, "settle", held)
     changed = options(penalty, prefixes=[(P, k)])
     changed["coding"]["k"] = k
     grads = check_loss(projective_loss, weights, inputs, targets, **changed)
@@ -429,7 +429,7 @@ def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
         goal = torch.zeros(P, dtype=torch.float64)
         goal[S] = torch.linalg.lstsq(F[S].T, y[0]).solution
         looked_at = sorted({*S.tolist(), *proposed})
-        share_of_each = torch.where(goal == 0, losses.REFUSAL, 1.0)
+        share_of_each = torch.where(goal == 0, projective.REFUSAL, 1.0)
         q[i, looked_at] = (2 / N * share_of_each * (e[0].clamp_min(0) - goal))[looked_at]
     assert (overlooked > 0) == (share > 0)
     assert_allclose(weights.bias.grad, q.sum(0), atol=1e-10)
@@ -521,7 +521,7 @@ def test_auxk_against_finite_differences(rng):
 
     def function(F, E, b, a):
         given = Weights(components=F, mean=weights.mean, bias=b, encoder=E)
-        return losses.auxiliary(given, a, residual, given.all_scores(a.detach()), dead, auxk=2, auxk_coef=0.5)
+        return common.auxiliary(given, a, residual, given.all_scores(a.detach()), dead, auxk=2, auxk_coef=0.5)
 
     assert gradcheck(function, (weights.components, weights.encoder, weights.bias, a))
     with torch.no_grad():
@@ -529,7 +529,7 @@ def test_auxk_against_finite_differences(rng):
     assert function(weights.components, weights.encoder, weights.bias, a).item() == pytest.approx(0.5)
     none = torch.zeros(P, dtype=torch.bool)
     scores = weights.all_scores(a.detach())
-    assert losses.auxiliary(weights, a, residual, scores, none, auxk=2, auxk_coef=0.5).item() == 0
+    assert common.auxiliary(weights, a, residual, scores, none, auxk=2, auxk_coef=0.5).item() == 0
 
 
 # ---- memory and determinism

@@ -4,10 +4,10 @@
 import torch
 from torch import nn
 
+from ..solvers.penalties import precisions
 from ..solvers.refine import choose_support
 from ..solvers.select import select
 from .autograd import decode, projected
-from .losses import precisions
 
 
 class DictionaryModule(nn.Module):

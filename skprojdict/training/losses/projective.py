@@ -1,95 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Losses of one batch: TopK (additive) and projective. All are per row and in units of mean norm 1.
-
-Each takes the weights and a batch and returns a :class:`BatchLoss`; options are plain keyword arguments, collected once
-by the estimator.
-"""
+"""Loss of the projective dictionary: squared error of the projection, and what trains the encoder."""
 
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from ..solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
-from ..solvers.refine import n_candidates, propose, settle
-from ..solvers.select import Support, select
-from .autograd import decode, overlap, projected, selected_scores
+from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
+from ...solvers.refine import n_candidates, propose, settle
+from ...solvers.select import Support
+from ..autograd import decode, overlap, projected, selected_scores
+from .common import BatchLoss, auxiliary, learn_threshold, mean_square, scores_at, straight_relu
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
 REFUSAL = 0.3
-
-
-class BatchLoss(NamedTuple):
-    """The loss to differentiate, the mean squared error and variance of the batch, and what fired."""
-
-    loss: torch.Tensor
-    squared_error: torch.Tensor
-    variance: torch.Tensor
-    indices: torch.Tensor
-    fired: torch.Tensor
-
-
-def straight_relu(scores):
-    """``relu(e)`` whose gradient passes everywhere, so that a silent feature can still be raised."""
-    return scores + (scores.clamp_min(0) - scores).detach()
-
-
-def scores_at(weights, inputs, indices, all_scores=None):
-    """Differentiable scores (n, K) of the selected atoms."""
-    rows, gain = weights.encoder_rows()
-    bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
-    values = None
-    if all_scores is not None:
-        values = all_scores.gather(1, indices) - bias.detach()
-        if gain is not None:  # a gain of 0 has lost the products
-            values = values / gain.detach() if float(gain.detach()) else None
-    products = selected_scores(rows, inputs, indices, values)
-    return (products if gain is None else products * gain) + bias
-
-
-def mean_square(rows):
-    """Mean over rows of the squared norm."""
-    return rows.pow(2).sum(1).mean()
-
-
-def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True):
-    """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
-
-    ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
-    gradient reaches their encoder rows whether or not the score is positive, else a feature whose scores are negative
-    everywhere would stay dead. In the tied form it reaches the atoms alone: their codes cannot shrink to what the
-    residual needs, so bias and gain would only be pushed down, and the dead stay dead.
-    """
-    n_dead = int(dead.sum())
-    if not n_dead or not auxk_coef:
-        return residual.new_zeros(())
-    n_used = min(auxk, n_dead)
-    candidates = dead.nonzero()[:, 0]
-    local = torch.topk(scores[:, candidates], n_used, dim=1, sorted=False).indices
-    indices = candidates[local]
-    if weights.encoder is None:
-        weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
-    codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None))
-    residual = residual.detach()
-    error = mean_square(residual - decode(codes, weights.components, indices))
-    total = mean_square(residual).clamp_min(torch.finfo(residual.dtype).tiny)
-    return auxk_coef * (error / total)
-
-
-def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
-    """TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK (Gao et al., 2024, section 2)."""
-    a, y = weights.centred(inputs, targets)
-    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
-    exact_scores = selection_dtype is None
-    support = select(scores, k)
-    selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
-    codes = torch.where(support.active, selected, torch.zeros_like(selected))
-    residual = y - decode(codes, weights.components, support.indices)
-    squared_error = mean_square(residual)
-    aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
-    variance = mean_square(targets - targets.mean(0))
-    return BatchLoss(squared_error + aux, squared_error.detach(), variance, support.indices, support.active)
 
 
 def projective_loss(
@@ -150,19 +75,6 @@ def projective_loss(
     aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
     variance = mean_square(targets - targets.mean(0))
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
-
-
-@torch.no_grad()
-def learn_threshold(threshold, scores, k, *, momentum=0.98, most=4):
-    """Move the threshold towards the score that k atoms a row exceed on average over this batch.
-
-    A running mean of BatchTopK's cut (Bussmann et al., 2024). A row's share is looked for among its ``most * k`` best
-    scores, which bounds the sort.
-    """
-    n, p = scores.shape
-    best = torch.topk(scores, min(p, most * k), dim=1).values.reshape(-1)
-    cut = torch.topk(best, min(best.numel(), n * k)).values[-1].clamp_min(0)
-    threshold.lerp_(cut, 1 - momentum if float(threshold) else 1.0)
 
 
 class _Part(NamedTuple):
