@@ -18,6 +18,7 @@ from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 pro
     move_to,
     supported_float_dtypes,
 )
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as effective_n_threads  # private in 1.9
 
 __all__ = [
     "OnTensors",
@@ -33,6 +34,7 @@ __all__ = [
     "chunk_rows",
     "detached",
     "device",
+    "effective_n_threads",
     "from_torch",
     "gather_room",
     "gather_rows",

@@ -11,10 +11,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import orthogonal_mp, orthogonal_mp_gram
 
 from skprojdict._array import to_numpy
+from skprojdict.solvers import omp
 from skprojdict.solvers.omp import orthogonal_matching_pursuit
 
 NAMESPACES = [np, torch, array_api_strict]
 METHODS = ["omp", "ols"]
+
+
+@pytest.fixture(autouse=True, params=["gram", "residual"])
+def form(request, monkeypatch):
+    """Every test sees both forms, where the arrays allow it."""
+    if request.param == "gram":
+        pytest.importorskip("numba")
+    monkeypatch.setattr("skprojdict.solvers.omp.has_numba", lambda: request.param == "gram")
+    return request.param
 
 
 def make_problem(n=60, d=20, p=50, seed=0, dtype=np.float64):
@@ -193,6 +203,78 @@ def test_lengths_of_atoms_do_not_matter(method):
     assert_allclose(longer.coefs * lengths[plain.indices], plain.coefs, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_forms_agree(method, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(omp, "has_numba", lambda: True)
+    Y, F = make_problem(n=200, d=24, p=70)
+    gram, residual = (code(Y, F, 10, method=method, form=each) for each in ("gram", "residual"))
+    assert_array_equal(gram.indices, residual.indices)
+    assert_allclose(gram.coefs, residual.coefs, atol=1e-10)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=1)[:, ::2], "readonly"])
+def test_any_layout_is_coded(layout):
+    Y, F = make_problem()
+    expected = code(Y, F, 4)
+    if layout == "readonly":
+        Y.flags.writeable = F.flags.writeable = False
+    else:
+        Y, F = layout(Y), layout(F)
+    kept = Y.copy()
+    assert_array_equal(code(Y, F, 4).indices, expected.indices)
+    assert_array_equal(Y, kept)
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_threads_do_not_change_the_code(n_threads, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(omp, "has_numba", lambda: True)
+    Y, F = make_problem(n=333)
+    one = code(Y, F, 5, method="ols", form="gram")
+    monkeypatch.setattr("skprojdict.solvers.compiled_pursuit.effective_n_threads", lambda: n_threads)
+    many = code(Y, F, 5, method="ols", form="gram")
+    for a, b in zip(one, many, strict=True):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("selection_dtype", ["bfloat16", "float16"])
+def test_proposals_in_low_precision_lose_nothing(method, selection_dtype):
+    Y, F = make_problem(n=300, d=32, p=200, dtype=np.float32)
+    exact = code(Y, F, 8, torch, method=method, form="residual")
+    codes = code(Y, F, 8, torch, method=method, selection_dtype=selection_dtype)
+    check_code(codes, Y, F, 8)
+    assert (codes.indices == exact.indices).all(axis=1).mean() > 0.98  # ties closer than the rounding may differ
+    energy = [((Y - dense(each, len(F)) @ F) ** 2).sum() for each in (codes, exact)]
+    assert_allclose(energy[0], energy[1], rtol=1e-3)
+
+
+def test_form_follows_the_size_of_the_problem(monkeypatch):
+    pytest.importorskip("numba")
+    calls = []
+    real = omp._resolve_form
+    monkeypatch.setattr(omp, "_resolve_form", lambda *args: calls.append(real(*args)) or calls[-1])
+    monkeypatch.setattr(omp, "has_numba", lambda: True)
+    Y, F = make_problem(n=60, d=20, p=50)
+    code(Y, F, 2)
+    code(Y[:2], F, 2)  # too few rows to earn a Gram matrix back
+    monkeypatch.setattr(omp, "GRAM_BYTES", 50 * 50 * 8 - 1)
+    code(Y, F, 2)
+    assert calls == ["gram", "residual", "residual"]
+
+
+def test_gram_form_without_numba_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(omp, "has_numba", lambda: False)
+    with pytest.raises(ImportError, match=r"skprojdict\[numba\]"):
+        code(*make_problem(), 2, form="gram")
+
+
+def test_gram_form_is_for_the_host():
+    with pytest.raises(ValueError, match="NumPy and torch arrays on a CPU"):
+        code(*make_problem(), 2, array_api_strict, form="gram")
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_small_integer_problem_is_coded_soundly(data):
@@ -212,7 +294,16 @@ def test_any_small_integer_problem_is_coded_soundly(data):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"method": "lars"}, "method"), ({"k": 0}, "k must be"), ({"tol": -1.0}, "tol"), ({"tol": np.nan}, "tol")],
+    [
+        ({"method": "lars"}, "method"),
+        ({"k": 0}, "k must be"),
+        ({"tol": -1.0}, "tol"),
+        ({"tol": np.nan}, "tol"),
+        ({"form": "sum"}, "form must be one of"),
+        ({"selection_dtype": "int8"}, "selection_dtype must be"),
+        ({"selection_dtype": "bfloat16"}, "needs torch"),
+        ({"selection_dtype": "bfloat16", "form": "gram"}, "form='gram' makes no products"),
+    ],
 )
 def test_bad_arguments_are_named(options, message):
     Y, F = make_problem(n=2)

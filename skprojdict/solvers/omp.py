@@ -1,13 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Greedy sparse coding of many rows at once: orthogonal matching pursuit and orthogonal least squares."""
 
+import functools
+import importlib.util
 from typing import Any, NamedTuple
 
-from skprojdict._array import array_namespace, chunk_rows, device, nonzero_rows
+from skprojdict._array import (
+    array_namespace,
+    chunk_rows,
+    device,
+    gather_rows,
+    is_numpy_namespace,
+    is_torch_namespace,
+    nonzero_rows,
+    on_cpu,
+    take_along_rows,
+    top_k,
+)
 
 __all__ = ["SparseCodes", "orthogonal_matching_pursuit"]
 
 METHODS = ("omp", "ols")
+FORMS = ("auto", "gram", "residual")
+# The Gram form holds p x p numbers; more than this is left to the residual form.
+GRAM_BYTES = 256 * 2**20
+# Atoms that a product in low precision proposes, to be compared in full precision.
+N_PROPOSED = 8
 # Below this many rows the product with a large dictionary runs at half its speed (measured, d = 384, p = 3072).
 MIN_CHUNK = 256
 
@@ -36,7 +54,9 @@ class _Rows(NamedTuple):
     scale: Any  # (b,) norm of the row as given
 
 
-def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="auto"):
+def orthogonal_matching_pursuit(
+    Y, F, k, *, tol=None, method="omp", form="auto", selection_dtype=None, chunk_size="auto"
+):
     r"""Sparse codes of the rows of Y in the atoms of F, chosen greedily and fitted by least squares.
 
     For each row y, an approximate solution of
@@ -61,6 +81,15 @@ def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="
         Squared residual norm, in the units of Y, at which a row stops early.
     method : {"omp", "ols"}, default="omp"
         Selection rule.
+    form : {"auto", "gram", "residual"}, default="auto"
+        How correlations are brought up to date after each atom; the choice moves results by rounding only. "gram":
+        from the inner products of all atoms, about ``k^2 p`` operations a row, in kernels that Numba compiles (the
+        extra ``skprojdict[numba]``; NumPy and torch arrays in the memory of the host). "residual": by a product of
+        all rows with the dictionary, ``2 k d p`` operations a row, on any device. "auto": "gram" where Numba is
+        installed, the p x p matrix fits 256 MiB, and there are enough rows to earn it back.
+    selection_dtype : {"bfloat16", "float16"}, default=None
+        Precision of the residual form's products with the dictionary (torch only): they propose 8 atoms, which are
+        then compared in full precision. Pays where the hardware has units for it; implies ``form="residual"``.
     chunk_size : int or "auto", default="auto"
         Rows coded at once; scratch is about ``4 p + k d`` numbers a row, n x p is never formed.
 
@@ -75,10 +104,10 @@ def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="
 
     Notes
     -----
-    Each step makes one product ``q @ F.T`` with the newest basis vector of every row, which updates the
-    correlations (and the norms, for OLS): no Gram matrix, so p may be large. A row stops when its residual is
-    zero to working precision or when the best atom lies in the span of those chosen, hence no atom enters
-    twice and duplicate atoms cannot give huge cancelling coefficients.
+    In the residual form each step makes one product ``q @ F.T`` with the newest basis vector of every row, which
+    updates the correlations (and the norms, for OLS): no Gram matrix, so p may be large. A row stops when its
+    residual is zero to working precision or when the best atom lies in the span of those chosen, hence no atom
+    enters twice and duplicate atoms cannot give huge cancelling coefficients.
 
     References
     ----------
@@ -98,6 +127,7 @@ def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="
     if tol is not None and not tol >= 0:
         raise ValueError(f"tol is a squared norm and must be at least 0, got {tol}. None codes with k atoms.")
     xp = array_namespace(Y, F)
+    form = _resolve_form(form, Y, F, min(k, *F.shape), selection_dtype)
     if Y.shape[0] == 0:
         empty = xp.zeros((0, k), dtype=Y.dtype, device=device(Y))
         return SparseCodes(xp.astype(empty, xp.int64), empty, xp.zeros((0,), dtype=xp.int64, device=device(Y)))
@@ -113,7 +143,14 @@ def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="
     if chunk_size == "auto":
         budget = next(chunk_rows(n, row_bytes, "auto", like=Y)).stop
         chunk_size = max(budget, MIN_CHUNK)
-    pieces = [_pursue(Y[rows, :], atoms, width, tol, method) for rows in chunk_rows(n, 1, chunk_size, like=Y)]
+    if form == "gram":
+        from .compiled_pursuit import pursue_compiled
+
+        pursue = pursue_compiled(atoms, width, tol, method)
+    else:
+        low = None if selection_dtype is None else xp.matrix_transpose(xp.astype(atoms, getattr(xp, selection_dtype)))
+        pursue = functools.partial(_pursue, F=atoms, low=low, k=width, tol=tol, method=method)
+    pieces = [SparseCodes(*pursue(Y[rows, :])) for rows in chunk_rows(n, 1, chunk_size, like=Y)]
     codes = (
         pieces[0] if len(pieces) == 1 else SparseCodes(*(xp.concat(part, axis=0) for part in zip(*pieces, strict=True)))
     )
@@ -127,6 +164,44 @@ def orthogonal_matching_pursuit(Y, F, k, *, tol=None, method="omp", chunk_size="
     return SparseCodes(indices, coefs, codes.n_nonzero)
 
 
+def _resolve_form(form, Y, F, k, selection_dtype):
+    """The form to use: the named one where it can work, else an error that says why it cannot."""
+    xp = array_namespace(Y)
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {FORMS}, got {form!r}.")
+    if selection_dtype is not None:
+        if selection_dtype not in ("bfloat16", "float16"):
+            raise ValueError(f"selection_dtype must be 'bfloat16', 'float16' or None, got {selection_dtype!r}.")
+        if form == "gram":
+            raise ValueError(
+                f"form='gram' makes no products with the dictionary that selection_dtype={selection_dtype!r} could "
+                "speed up. Set form='residual', or selection_dtype=None."
+            )
+        if not is_torch_namespace(xp):
+            raise ValueError(
+                f"selection_dtype={selection_dtype!r} needs torch, got arrays of {xp.__name__}. Convert them with "
+                "torch.from_numpy, or set selection_dtype=None."
+            )
+        return "residual"
+    here = (is_numpy_namespace(xp) or is_torch_namespace(xp)) and on_cpu(Y) and Y.dtype == F.dtype
+    if form == "gram":
+        if not here:
+            raise ValueError(f"form='gram' is for NumPy and torch arrays on a CPU, got {xp.__name__} on {device(Y)}.")
+        if not has_numba():
+            raise ImportError("form='gram' needs Numba: pip install 'skprojdict[numba]'; or set form='residual'.")
+        return "gram"
+    n, p = Y.shape[0], F.shape[0]
+    fits = p * p * (xp.finfo(F.dtype).bits // 8) <= GRAM_BYTES
+    # The matrix costs p^2 d operations, and saves almost 2 d p for each atom of each row.
+    return "gram" if form == "auto" and here and fits and 2 * n * k >= p and has_numba() else "residual"
+
+
+@functools.cache
+def has_numba():
+    """Whether Numba can be imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
 def _safe_norms(X):
     """Euclidean norms of the rows, immune to overflow and underflow of the squares."""
     xp = array_namespace(X)
@@ -136,10 +211,10 @@ def _safe_norms(X):
     return largest * xp.sqrt(xp.sum(scaled * scaled, axis=1))
 
 
-def _pursue(Y, F, k, tol, method):
-    """Code one chunk of rows in unit-norm (or zero) atoms."""
+def _pursue(Y, *, F, low, k, tol, method):
+    """Code one chunk of rows in unit-norm (or zero) atoms; ``low`` is their transpose in low precision, or None."""
     xp = array_namespace(Y)
-    state = _start(Y, F, k, method)
+    state = _start(Y, F, low, k, method)
     limit = None if tol is None else float(tol) ** 0.5
     state, done = _stop(state, limit), []
     for t in range(k):
@@ -149,7 +224,7 @@ def _pursue(Y, F, k, tol, method):
         if 2 * n_running < state.running.shape[0]:
             done.append(_finish(_take(state, ~state.running)))
             state = _take(state, state.running)
-        state = _stop(_enter(state, F, t, method, last=t == k - 1), limit)
+        state = _stop(_enter(state, F, low, t, method, last=t == k - 1), limit)
     done.append(_finish(state))
     number, *parts = (xp.concat(part, axis=0) if len(done) > 1 else part[0] for part in zip(*done, strict=True))
     if len(done) == 1:
@@ -158,7 +233,7 @@ def _pursue(Y, F, k, tol, method):
     return SparseCodes(*(xp.take(part, order, axis=0) for part in parts))
 
 
-def _start(Y, F, k, method):
+def _start(Y, F, low, k, method):
     """State before the first atom: rows scaled to unit norm, so that one threshold suits them all."""
     xp = array_namespace(Y)
     where = {"device": device(Y)}
@@ -175,7 +250,7 @@ def _start(Y, F, k, method):
     return _Rows(
         number=xp.arange(b, **where),
         residual=residual,
-        correlations=residual @ xp.matrix_transpose(F),
+        correlations=_product(residual, F, low),
         norms=norms,
         basis=xp.zeros((b, k, d), dtype=Y.dtype, **where),
         triangle=xp.zeros((b, k, k), dtype=Y.dtype, **where),
@@ -187,7 +262,7 @@ def _start(Y, F, k, method):
     )
 
 
-def _enter(state, F, t, method, *, last):
+def _enter(state, F, low, t, method, *, last):
     """Let the best atom of every running row enter as number t; rows without a useful one stop."""
     xp = array_namespace(F)
     eps = float(xp.finfo(F.dtype).eps)
@@ -197,7 +272,7 @@ def _enter(state, F, t, method, *, last):
         gains /= state.norms
     else:
         gains = xp.abs(state.correlations)
-    best = xp.argmax(gains, axis=1)
+    best = xp.argmax(gains, axis=1) if low is None else _best_of_proposed(state, F, gains, t, method)
     atom = xp.take(F, best, axis=0)
     direction, inside = atom, None
     if t > 0:
@@ -227,18 +302,46 @@ def _enter(state, F, t, method, *, last):
     correlations = state.correlations
     if not last:
         if method == "ols":
-            product = direction @ xp.matrix_transpose(F)
-            correlations -= alpha[:, None] * product
+            product = _product(direction, F, low)
+            if low is None:
+                correlations -= alpha[:, None] * product
+            else:  # rounding would add up from step to step
+                correlations = _product(state.residual, F, low)
             product *= product
             norms = state.norms
             norms -= product
             spent = norms < 100 * eps
             norms[spent] = float("inf")
         else:
-            correlations = state.residual @ xp.matrix_transpose(F)
+            correlations = _product(state.residual, F, low)
     return state._replace(
         correlations=correlations, running=enters, n_nonzero=state.n_nonzero + xp.astype(enters, xp.int64)
     )
+
+
+def _product(vectors, F, low):
+    """``vectors @ F.T``, in low precision where ``low`` holds the transposed atoms."""
+    xp = array_namespace(vectors)
+    if low is None:
+        return vectors @ xp.matrix_transpose(F)
+    return xp.astype(xp.astype(vectors, low.dtype) @ low, vectors.dtype)
+
+
+def _best_of_proposed(state, F, gains, t, method):
+    """Best atom of each row among those of the largest gains, all of it computed again in full precision."""
+    xp = array_namespace(F)
+    proposed = top_k(gains, min(N_PROPOSED, gains.shape[1]))[1]
+    atoms = gather_rows(F, proposed)
+    exact = xp.abs(xp.squeeze(atoms @ state.residual[:, :, None], axis=2))
+    if method == "ols":
+        left = xp.sum(atoms * atoms, axis=2)
+        if t > 0:
+            inside = atoms @ xp.matrix_transpose(state.basis[:, :t, :])
+            left = left - xp.sum(inside * inside, axis=2)
+        spent = left < 100 * float(xp.finfo(F.dtype).eps)
+        exact = exact * exact / xp.where(spent, xp.full_like(left, float("inf")), left)
+    best = xp.argmax(exact, axis=1)
+    return xp.squeeze(take_along_rows(proposed, best[:, None]), axis=1)
 
 
 def _coordinates(basis, vectors):

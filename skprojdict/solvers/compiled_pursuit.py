@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Gram form of pursuit around its compiled kernels: rows in, codes out, on as many threads as one may use."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+from .._array import array_namespace, asarray_like, effective_n_threads, to_numpy
+from .compiled import pursue
+
+# Fewer rows are not worth a thread.
+ROWS_A_THREAD = 64
+
+
+def pursue_compiled(F, k, tol, method):
+    """A function that codes rows (n, d) in unit-norm (or zero) atoms F (p, d): ``(indices, coefs, n_nonzero)``.
+
+    The threads are ours and the kernels leave the BLAS alone, which has done its part by then: two pools never work at
+    the same time.
+    """
+    like, integer = F, array_namespace(F).int64
+    F = np.require(to_numpy(F), requirements=["C", "W"])  # other layouts would be compiled anew
+    kind, p = F.dtype, F.shape[0]
+    gram = F @ F.T
+    eps = np.finfo(kind).eps
+    constants = np.array([1, eps, 100 * eps, 1e30], dtype=kind)
+    limit = np.array([-1 if tol is None else tol**0.5], dtype=kind)
+    bits = np.int32 if kind == np.float32 else np.int64
+
+    def code(Y):
+        Y = to_numpy(Y)
+        n = Y.shape[0]
+        largest = np.max(np.abs(Y), axis=1, keepdims=True)
+        rows = np.ascontiguousarray(Y) / np.where(
+            largest > 0, largest, 1
+        )  # squares of very large or small numbers would overflow or vanish
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        rows /= np.where(norms > 0, norms, 1)
+        scale = (largest * norms)[:, 0]
+        correlations = rows @ F.T
+        indices, coefs = np.zeros((n, k), dtype=np.int64), np.zeros((n, k), dtype=kind)
+        n_nonzero = np.zeros(n, dtype=np.int64)
+
+        def work(part):
+            gain = np.zeros(p, dtype=kind)
+            codes = (indices[part], coefs[part], n_nonzero[part])
+            pursue(
+                rows[part],
+                scale[part],
+                F,
+                gram,
+                correlations[part],
+                limit,
+                method == "ols",
+                constants,
+                gain,
+                gain.view(bits),
+                *codes,
+            )
+
+        n_threads = min(effective_n_threads(), max(1, n // ROWS_A_THREAD))
+        bounds = [n * i // n_threads for i in range(n_threads + 1)]
+        parts = [slice(*pair) for pair in pairwise(bounds)]
+        if n_threads == 1:
+            work(parts[0])
+        else:
+            with ThreadPoolExecutor(n_threads) as pool:
+                list(pool.map(work, parts))
+        return (
+            asarray_like(indices, like, dtype=integer),
+            asarray_like(coefs, like),
+            asarray_like(n_nonzero, like, dtype=integer),
+        )
+
+    return code
