@@ -51,7 +51,7 @@ class _AlignmentSearch(BaseEstimator):
         return values.ndim == 1 and getattr(self, "hypernetwork", None) is None
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, base, source, labels, concepts, *, context=None, sample_weight=None):
+    def fit(self, base, source, labels, concepts=None, *, context=None, sample_weight=None):
         """Learn the subspace of every concept from interchanges and the label that each should lead to.
 
         Parameters
@@ -61,8 +61,8 @@ class _AlignmentSearch(BaseEstimator):
         labels : integer array of shape (n_samples,)
             The output that the interchange should lead to: the one that follows from the source's value of the concept
             (a cause example), or the base's own where the concept should not matter (an isolation example).
-        concepts : array of shape (n_samples,) or (n_samples, ...)
-            The concept of every example: a label, or its description.
+        concepts : array of shape (n_samples,) or (n_samples, ...), default=None
+            The concept of every example: a label, or its description. None: all are about one concept.
         context : array or tuple of arrays with n_samples rows, default=None
             Passed on to the model after the activations: what else the rest of the network needs.
         sample_weight : array of shape (n_samples,), default=None
@@ -105,6 +105,7 @@ class _AlignmentSearch(BaseEstimator):
                 batch_size=batch_size,
                 n_steps=n_steps,
                 seed=seed,
+                weight_decay=getattr(self, "weight_decay", 0.0),
             )
         self.n_features_in_ = rows.base.shape[1]
         self.concepts_ = found.values
@@ -122,15 +123,15 @@ class _AlignmentSearch(BaseEstimator):
         self.rank_ = from_torch(rank, base)
         self.effective_dimension_ = from_torch(dimension, base)
 
-    def intervene(self, base, source, concepts, *, hard=True):
+    def intervene(self, base, source, concepts=None, *, hard=True):
         """Interchange: ``base + H_c (source - base)`` with the subspace of each row's concept.
 
         Parameters
         ----------
         base, source : arrays of shape (n_samples, n_features)
             Activations.
-        concepts : array of shape (n_samples,) or (n_samples, ...)
-            Concepts, labelled or described as at fit.
+        concepts : array of shape (n_samples,) or (n_samples, ...), default=None
+            Concepts, labelled or described as at fit; None where fit had none.
         hard : bool, default=True
             With the orthogonal projection of rank ``rank_``. False: with the soft projection that training saw, which
             swaps in part only and therefore flatters.
@@ -144,7 +145,7 @@ class _AlignmentSearch(BaseEstimator):
         rows = rows_of(base, source, None, self.device)
         return from_torch(self._interchanged(rows, concepts, hard), base)
 
-    def decision_function(self, base, source, concepts, *, context=None, hard=True):
+    def decision_function(self, base, source, concepts=None, *, context=None, hard=True):
         """The model's logits after each interchange.
 
         Parameters
@@ -171,7 +172,7 @@ class _AlignmentSearch(BaseEstimator):
             ]
         return from_torch(torch.cat(parts), base)
 
-    def predict(self, base, source, concepts, *, context=None, hard=True):
+    def predict(self, base, source, concepts=None, *, context=None, hard=True):
         """The model's most likely label after each interchange.
 
         Parameters
@@ -188,7 +189,7 @@ class _AlignmentSearch(BaseEstimator):
         logits = to_numpy(self.decision_function(base, source, concepts, context=context, hard=hard))
         return np.argmax(logits, axis=1)
 
-    def score(self, base, source, labels, concepts, *, context=None, sample_weight=None, hard=True):
+    def score(self, base, source, labels, concepts=None, *, context=None, sample_weight=None, hard=True):
         """Interchange accuracy: share of the interchanges after which the model says the wanted label.
 
         Parameters
@@ -212,7 +213,7 @@ class _AlignmentSearch(BaseEstimator):
         weights = None if sample_weight is None else to_numpy(sample_weight)
         return float(np.average(said == wanted, weights=weights))
 
-    def report(self, base, source, labels, concepts, *, context=None, sample_weight=None):
+    def report(self, base, source, labels, concepts=None, *, context=None, sample_weight=None):
         """Hard and soft score side by side, each with the dimensions that it took.
 
         Parameters

@@ -21,8 +21,9 @@ def distinct(concepts, n_rows=None):
 
     Parameters
     ----------
-    concepts : array of shape (n_rows,) or (n_rows, ...)
-        Labels (integers or strings), or descriptions: one row, of any shape, for each sample.
+    concepts : array of shape (n_rows,) or (n_rows, ...), or None
+        Labels (integers or strings), or descriptions: one row, of any shape, for each sample. None: all rows are about
+        one concept, 0.
     n_rows : int, default=None
         How many there must be.
 
@@ -35,7 +36,7 @@ def distinct(concepts, n_rows=None):
     ValueError
         For another number of rows, or descriptions that are not finite.
     """
-    values = np.asarray(to_numpy(concepts))
+    values = np.zeros(n_rows or 1, dtype=np.int64) if concepts is None else np.asarray(to_numpy(concepts))
     if values.ndim == 0 or values.shape[0] == 0 or (n_rows is not None and values.shape[0] != n_rows):
         wanted = "sample" if n_rows is None else f"of the {n_rows} samples"
         raise ValueError(

@@ -34,6 +34,8 @@ class DistributedAlignmentSearch(_AlignmentSearch):
         With a mask: price of one dimension, in nats of loss.
     final_temperature : float, default=0.1
         With a mask: T at the end of training; it starts at 1.
+    weight_decay : float, default=0.2
+        Decoupled decay (AdamW) of the map from descriptions to masks, where masks follow descriptions.
     learning_rate : float, default=0.01
         Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %.
     batch_size : int, default=512
@@ -94,6 +96,7 @@ class DistributedAlignmentSearch(_AlignmentSearch):
         "shared_rotation": ["boolean"],
         "quota_strength": [Interval(Real, 0, None, closed="left")],
         "final_temperature": [Interval(Real, 0, 1, closed="right")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -105,6 +108,7 @@ class DistributedAlignmentSearch(_AlignmentSearch):
         shared_rotation=False,
         quota_strength=0.02,
         final_temperature=0.1,
+        weight_decay=0.2,
         learning_rate=0.01,
         batch_size=512,
         max_iter=10,
@@ -118,6 +122,7 @@ class DistributedAlignmentSearch(_AlignmentSearch):
         self.shared_rotation = shared_rotation
         self.quota_strength = quota_strength
         self.final_temperature = final_temperature
+        self.weight_decay = weight_decay
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_iter = max_iter

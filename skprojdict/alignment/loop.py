@@ -15,7 +15,7 @@ MAX_GRAD_NORM = 1.0
 DECAY = 0.3
 
 
-def train(module, model, rows, concepts, *, learning_rate, batch_size, n_steps, seed):
+def train(module, model, rows, concepts, *, learning_rate, batch_size, n_steps, seed, weight_decay=0.0):
     """Minimise the weighted cross-entropy of interchanges plus the module's own penalty.
 
     For rows with base b, source a, wanted label l, concept c and weight w, the mean over a batch of::
@@ -35,6 +35,8 @@ def train(module, model, rows, concepts, *, learning_rate, batch_size, n_steps, 
     learning_rate, batch_size, n_steps, seed
         Of Adam, with the package's warm-up and a decay over the last 30 % of the steps; rows are shuffled anew for
         every pass.
+    weight_decay : float, default=0.0
+        Decoupled decay (AdamW) of the weights that ``module.decayed()`` names, and of no others.
 
     Returns
     -------
@@ -50,7 +52,10 @@ def train(module, model, rows, concepts, *, learning_rate, batch_size, n_steps, 
     per_pass = math.ceil(n / batch_size)
     generator = torch.Generator().manual_seed(seed)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    decayed = module.decayed()
+    others = [parameter for parameter in parameters if all(parameter is not each for each in decayed)]
+    groups = [{"params": others, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+    optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
     history: dict[str, list] = {"step": [], "loss": [], "accuracy": [], "effective_dimension": []}
     block = []
     for step in range(n_steps):

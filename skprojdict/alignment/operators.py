@@ -45,8 +45,8 @@ class Subspaces(NamedTuple):
         ]
         return torch.cat(parts)[torch.argsort(order, stable=True)]
 
-    def hardened(self):
-        """The nearest orthogonal projections: onto the eigenvectors of H whose eigenvalue is above 1/2.
+    def hardened(self, least=0.5):
+        """Orthogonal projections onto the eigenvectors of H whose eigenvalue is above ``least``; at 1/2 the nearest.
 
         Returns
         -------
@@ -60,7 +60,7 @@ class Subspaces(NamedTuple):
         else:
             _, singular, vectors = torch.linalg.svd(self.factors, full_matrices=False)
             values = singular.square()
-        keep = values > 0.5
+        keep = values > least
         rank = keep.sum(-1)
         width = max(1, int(rank.max())) if rank.numel() else 1
         return Subspaces(factors=(vectors * keep[..., None])[:, :width]), rank

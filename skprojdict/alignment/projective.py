@@ -35,22 +35,26 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         frozen: no weight and no ``.grad`` of it changes; a module is put into evaluation mode meanwhile.
     n_atoms : int, default=None
         Atoms of the dictionary. None: 4 times the number of columns.
-    penalty : {"softplus", "inverse_square", "exp"} or callable, default="exp"
-        phi, from scores to precisions s = 1 / lambda: log(1 + e^a), relu(a)^2 (the paper's), e^a, or an elementwise
-        torch function with values >= 0.
-    quota_strength : float, default=0.02
+    penalty : {"inverse_square", "softplus", "exp"} or callable, default="inverse_square"
+        phi, from scores to precisions s = 1 / lambda: relu(a)^2 (the paper's), log(1 + e^a), e^a, or an elementwise
+        torch function with values >= 0. Only the first leaves the scores of an atom that is out where they are, and
+        so lets descriptions be composed.
+    quota_strength : float, default=0.05
         gamma, the price of one dimension, in nats of loss.
     overlap_penalty : float, default=0.0
         rho.
     max_atoms : int, default=None
         Only so many atoms of the highest score take part, for each concept. None: all do, each as far as its precision
         goes.
-    final_temperature : float, default=0.1
-        Precisions are raised to the power 1 / T, with T falling from 1 to this over training, so that atoms end up in
-        or out. 1: they stay as soft as they come.
+    final_temperature : float, default=1.0
+        Below 1, precisions are raised to the power 1 / T, with T falling from 1 to this over training, so that atoms
+        end up in or out. 1: they stay as soft as they come.
     hypernetwork : torch.nn.Module, default=None
         Maps concepts (n_concepts, ...) to vectors z (n_concepts, n_outputs). A copy of it is trained along:
         ``hypernetwork_``. None: z is the description itself, or the concept's own row of a table where it is a label.
+    weight_decay : float, default=0.2
+        Decoupled decay (AdamW) of W where concepts describe themselves: what a description says of atoms that it does
+        not need goes to 0, and descriptions add up. Without effect on labels.
     learning_rate : float, default=0.01
         Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 30 %.
     batch_size : int, default=512
@@ -71,10 +75,10 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
     precisions_ : array of shape (n_concepts, n_atoms)
         Precision of every atom for each concept of fit; :meth:`precisions` gives those of others.
     directions_ : array of shape (n_concepts, n_directions, n_features)
-        Orthonormal directions of each concept's hard subspace, the span of the atoms with s > 1 (swapped by more than
-        half), padded with rows of zeros where ranks differ.
+        Orthonormal directions of each concept's hard subspace: eigenvectors of H_c that it swaps by more than a third,
+        the most complete first, padded with rows of zeros where ranks differ.
     rank_ : integer array of shape (n_concepts,)
-        Numerical rank of the hard subspaces.
+        Dimensions of the hard subspaces.
     effective_dimension_ : array of shape (n_concepts,)
         ``tr H`` of the soft projections, as training saw them.
     concepts_ : ndarray of shape (n_concepts,) or (n_concepts, ...)
@@ -119,6 +123,7 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         "max_atoms": [None, Interval(Integral, 1, None, closed="left")],
         "final_temperature": [Interval(Real, 0, 1, closed="right")],
         "hypernetwork": [None, nn.Module],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -126,12 +131,13 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         model,
         n_atoms=None,
         *,
-        penalty="exp",
-        quota_strength=0.02,
+        penalty="inverse_square",
+        quota_strength=0.05,
         overlap_penalty=0.0,
         max_atoms=None,
-        final_temperature=0.1,
+        final_temperature=1.0,
         hypernetwork=None,
+        weight_decay=0.2,
         learning_rate=0.01,
         batch_size=512,
         max_iter=10,
@@ -147,6 +153,7 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         self.max_atoms = max_atoms
         self.final_temperature = final_temperature
         self.hypernetwork = hypernetwork
+        self.weight_decay = weight_decay
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -164,7 +171,7 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         Returns
         -------
         precisions : array of shape (n_concepts, n_atoms)
-            In the namespace of the training data. An atom counts as chosen where it is above 1.
+            In the namespace of the training data. 0 for an atom that the concept does without.
         """
         check_is_fitted(self)
         found = distinct(concepts)
@@ -175,7 +182,8 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
     def _build(self, n_features, n_concepts, n_inputs, hypernetwork):
         n_atoms = 4 * n_features if self.n_atoms is None else int(self.n_atoms)
         penalty = {"exp": torch.exp}.get(self.penalty, self.penalty) if isinstance(self.penalty, str) else self.penalty
-        scores = Scores(n_atoms, n_concepts, n_inputs, hypernetwork, start=START, spread=SPREAD)
+        start = START.get(self.penalty, 1.0) if isinstance(self.penalty, str) else 1.0
+        scores = Scores(n_atoms, n_concepts, n_inputs, hypernetwork, start=start, spread=SPREAD)
         return Dictionary(
             scores,
             n_atoms,
@@ -195,5 +203,7 @@ class ProjectiveAlignmentSearch(_AlignmentSearch):
         self.hypernetwork_ = self._subspaces.scores.hypernetwork
 
 
-# Scores at the start: every atom takes a small part, so that all of them hear whether they help.
-START, SPREAD = -1.0, 0.1
+# Scores at the start, where precisions are 1: every atom takes a part, so that all of them hear whether they help. From
+# below, atoms learn to need two concepts at once, and say nothing on pairs that training did not show.
+START = {"inverse_square": 1.0, "softplus": 0.5, "exp": 0.0}
+SPREAD = 0.1

@@ -16,6 +16,10 @@ from .operators import Subspaces, ridge_subspaces, span
 
 # An atom of this precision is swapped to 99.9 %; far beyond, its penalty drowns in the rounding of float32.
 MOST_PRECISION = 1e3
+# Hard subspaces keep the directions that the soft projection swaps to more than a third. Training leaves a wide gap
+# there: atoms that are out have no precision at all, and the price on dimensions holds those that are in at a swap that
+# is just enough. Directions of H and not atoms, so that two atoms that are nearly one count as one.
+LEAST_SWAP = 1 / 3
 
 
 class Scores(nn.Module):
@@ -74,6 +78,11 @@ class _Module(nn.Module):
         for part in self.modules():
             for each in getattr(part, "parametrizations", {}).values():
                 each.original.copy_(each[0](each.original))
+
+    def decayed(self):
+        """Weights that weight decay pulls to 0: the affine maps from descriptions to scores, not tables."""
+        maps = [part for part in self.modules() if isinstance(part, Scores) and not part.table]
+        return [weight for part in maps for weight in (part.weight, part.bias)]
 
     def frozen(self):
         """The module as it is kept after training: plain parameters without a gradient, so that it can be pickled."""
@@ -190,11 +199,8 @@ class Dictionary(_Module):
         return ridge_subspaces(atoms, s), penalty
 
     def hard(self, concepts):
-        """Span of the atoms that are swapped by more than half: s / (1 + s) > 1/2."""
-        chosen = self.precision(concepts) > 1
-        width = max(1, int(chosen.sum(1).max()))
-        keep, best = torch.topk(chosen.to(self.components.dtype), width, dim=1)
-        return span(self.components[best], keep > 0)
+        """Span of the directions that are swapped by more than ``LEAST_SWAP``."""
+        return self(concepts, 1.0)[0].hardened(LEAST_SWAP)
 
 
 class Reflections(_Module):
