@@ -48,8 +48,8 @@ def _score(c, n, gain, ols):
 
 
 @_cached
-def _off_span(W, t, inside, atom_gram, inverse):
-    """Row t of W: inner products of all atoms with the unit vector by which the new atom leaves the span."""
+def _off_span(W, t, inside, atom_gram):
+    """Row t of W: inner products of all atoms with the part of the new one off the span."""
     w = W[t]
     p = w.shape[0]
     for j in range(p):
@@ -66,24 +66,26 @@ def _off_span(W, t, inside, atom_gram, inverse):
         for j in range(p):
             w[j] -= a * first[j]
         u += 1
-    for j in range(p):
-        w[j] *= inverse
 
 
 @_cached
-def _deflate(w, alpha, c, n, gain, ols, floor, big):
-    """Take the new direction off correlations and norms; atoms inside the span get a gain of 0."""
+def _deflate(w, inverse, alpha, c, n, gain, ols, floor, big):
+    """Bring row w of W to unit length; take it off correlations and norms; atoms inside the span get a gain of 0."""
     if ols:
         for j in range(c.shape[0]):
-            cj = c[j] - alpha * w[j]
-            nj = n[j] - w[j] * w[j]
+            wj = w[j] * inverse
+            cj = c[j] - alpha * wj
+            nj = n[j] - wj * wj
             nj = nj if nj > floor else big
+            w[j] = wj
             c[j] = cj
             n[j] = nj
             gain[j] = cj * cj / nj
     else:
         for j in range(c.shape[0]):
-            cj = c[j] - alpha * w[j]
+            wj = w[j] * inverse
+            cj = c[j] - alpha * wj
+            w[j] = wj
             c[j] = cj
             gain[j] = abs(cj)
 
@@ -206,6 +208,7 @@ def pursue(Y, scale, F, G, C, limit, ols, constants, gain, bits, indices, coefs,
         _score(c, n, gain, ols)
         m = 0
         energy = known = _energy(y)
+        sound = k <= 16  # until a pivot or a residual has lost digits, back substitution alone is exact enough
         while m < k:
             s = _largest(gain, bits)
             left = G[s, s]
@@ -213,6 +216,7 @@ def pursue(Y, scale, F, G, C, limit, ols, constants, gain, bits, indices, coefs,
                 inside[u] = W[u, s]
                 left -= inside[u] * inside[u]
             close = left < 0.01 * G[s, s]
+            sound = sound and left > 0.1 * G[s, s]
             if close:  # the difference has lost its digits
                 for u in range(m):
                     h[u] = inside[u]
@@ -247,21 +251,24 @@ def pursue(Y, scale, F, G, C, limit, ols, constants, gain, bits, indices, coefs,
                 break
             if close:
                 _products(F, r, W[m - 1])
-                for j in range(p):
-                    W[m - 1, j] *= inverse
             else:
-                _off_span(W, m - 1, inside, G[s], inverse)
-            _deflate(W[m - 1], alpha, c, n, gain, ols, floor, big)
+                _off_span(W, m - 1, inside, G[s])
+            _deflate(W[m - 1], inverse, alpha, c, n, gain, ols, floor, big)
             gain[s] = 0
             if energy < root * known or math.sqrt(abs(energy)) * scale[i] <= 1.001 * limit[0]:
                 # The running difference has lost its digits, or a row is about to stop: measure the residual.
+                sound = False
                 _solve(F, y, support, m, L, alphas, beta, h, r)
                 energy = known = _energy(r)
                 if not energy > (32 * eps) ** 2 or math.sqrt(energy) * scale[i] <= limit[0]:
                     break
                 _products(F, r, c)
                 _score(c, n, gain, ols)
-        _solve(F, y, support, m, L, alphas, beta, h, r)
+        if sound:
+            beta[:m] = alphas[:m]
+            _upper(L, m, beta)
+        else:
+            _solve(F, y, support, m, L, alphas, beta, h, r)
         n_nonzero[i] = m
         for u in range(m):
             coefs[i, u] = beta[u] * scale[i]
