@@ -58,12 +58,15 @@ bench: $(VENV)/.installed-benchmarks ## Run every benchmark (slow; or run one: .
 bench-env: $(BENCH_VENV)/.installed ## Set up .venv-bench with the other libraries that the benchmarks compare with
 
 # No dependencies of theirs are pulled in: the list is complete, and stand-ins replace what is imported and never used.
-$(BENCH_VENV)/.installed: benchmarks/peers/requirements.txt constraints.txt
+$(BENCH_VENV)/.installed: benchmarks/peers/requirements.txt benchmarks/peers/requirements-speed.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "the peers need Python 3.11 or later; choose one with: make bench-env PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements.txt
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements-speed.txt
+	@# Compiled on installation: without a C compiler the speed benchmark does without its row.
+	-$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps orthogonal-matching-pursuit-gpu==0.1.3
 	@touch $@
 
 clean: ## Remove the virtual environment and everything that the chores made

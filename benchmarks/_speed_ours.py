@@ -140,7 +140,7 @@ def transform(rows, p, k, parameters=None, library="numpy", n_rows=None):
 
 
 def transform_memory(rows, p, k):
-    """Peak of coding a memory-mapped float16 file, over the size of the file in float32."""
+    """Megabytes at the peak of coding a memory-mapped float16 file, above the codes themselves."""
     X = load(rows)
     model = skprojdict.ProjectiveDictionaryLearning(p, n_nonzero_coefs=k, max_steps=2, sparse_output=True)
     model.fit(np.array(X[:512], dtype=np.float32))
@@ -150,7 +150,7 @@ def transform_memory(rows, p, k):
         with Peak() as peak:
             codes = model.transform(X)
         own = codes.data.nbytes + codes.indices.nbytes + codes.indptr.nbytes
-        return (peak.above - own) / (4 * X.size)
+        return (peak.above - own) / 1e6
 
     return measure
 
