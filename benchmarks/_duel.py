@@ -24,12 +24,16 @@ PEER_PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Contestant:
-    """``entry`` is "module:function"; the function takes ``options`` and returns a callable, one call of it a round."""
+    """``entry`` is "module:function"; the function takes ``options`` and returns a callable, one call of it a round.
+
+    ``warm=False`` is for those that take long and compile nothing: their first round counts.
+    """
 
     label: str
     entry: str
     options: dict = field(default_factory=dict)
     peer: bool = False
+    warm: bool = True
 
 
 @dataclass
@@ -110,6 +114,8 @@ class Duel:
         for turn in range(1 + rounds):
             for one in contestants:
                 times = results[one.label]
+                if not turn and not one.warm:
+                    continue
                 late = sum(times.cpu) > most_seconds or sum(times.wall) > 4 * most_seconds
                 if times.why is not None or (turn > 1 and late):
                     continue

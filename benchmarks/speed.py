@@ -413,6 +413,7 @@ def learner(duel, args, folder):
             "speed_steps:scikit_learn_dictionary",
             {**given, "n_passes": 1, "out": out["sklearn"]},
             peer=True,
+            warm=False,
         ),
         Contestant(
             "dictlearn MOD",

@@ -5,6 +5,8 @@ Solvers are written once for the array API standard. What the standard lacks (to
 solve, scattering along rows) is here, with a faster native branch where a library has one.
 """
 
+import functools
+import importlib.util
 import math
 
 import array_api_compat
@@ -39,6 +41,7 @@ __all__ = [
     "gather_room",
     "gather_rows",
     "get_namespace_and_device",
+    "has_numba",
     "is_numpy_namespace",
     "is_torch_namespace",
     "move_to",
@@ -59,6 +62,12 @@ __all__ = [
 CHUNK_BYTES_CPU = 4 * 2**20
 CHUNK_BYTES_GPU = 256 * 2**20
 SLAB_BYTES = 32 * 2**20
+
+
+@functools.cache
+def has_numba():
+    """Whether Numba can be imported, for the kernels that it compiles."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def top_k(values, k):

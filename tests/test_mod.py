@@ -43,9 +43,13 @@ def on(xp, *arrays):
     return [xp.asarray(array) for array in arrays]
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("xp", NAMESPACES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_statistics(problem, xp, dtype):
+def test_statistics(problem, xp, dtype, compiled, monkeypatch):
+    if compiled:
+        pytest.importorskip("numba")
+    monkeypatch.setattr("skprojdict.solvers.mod.has_numba", lambda: compiled)
     Y, _, codes, Z = problem
     gram, cross = code_statistics(*on(xp, codes.indices, codes.coefs.astype(dtype), Y.astype(dtype)), 12)
     assert gram.dtype == cross.dtype == xp.float64

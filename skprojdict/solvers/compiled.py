@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Kernels of the Gram form of pursuit, compiled by Numba. Importing this file needs the extra "numba".
+"""Kernels compiled by Numba: the Gram form of pursuit, and sums over sparse codes.
 
-They are written for one thread, and are called from as many as the caller may use: no pool of their own.
+Importing this file needs the extra "numba". The kernels are written for one thread, and are called from as many as the
+caller may use: no pool of their own.
 """
 
 import math
@@ -272,3 +273,18 @@ def pursue(Y, scale, F, G, C, limit, ols, constants, gain, bits, indices, coefs,
         n_nonzero[i] = m
         for u in range(m):
             coefs[i, u] = beta[u] * scale[i]
+
+
+@_cached
+def accumulate(indices, coefs, Y, gram, cross):
+    """Add ``Z^T Z`` and ``Z^T Y`` of sparse codes (n, k) to ``gram`` (p, p) and ``cross`` (p, d), both float64."""
+    for i in range(indices.shape[0]):
+        for u in range(indices.shape[1]):
+            z = np.float64(coefs[i, u])
+            if z == 0:
+                continue
+            to_gram, to_cross = gram[indices[i, u]], cross[indices[i, u]]
+            for v in range(indices.shape[1]):
+                to_gram[indices[i, v]] += z * coefs[i, v]
+            for a in range(Y.shape[1]):
+                to_cross[a] += z * Y[i, a]

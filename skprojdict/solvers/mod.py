@@ -17,6 +17,7 @@ from skprojdict._array import (
     chunk_rows,
     device,
     gather_rows,
+    has_numba,
     is_numpy_namespace,
     is_torch_namespace,
     nonzero_rows,
@@ -161,7 +162,16 @@ def code_statistics(indices, coefs, Y, n_components):
     xp, where = array_namespace(Y), device(Y)
     dtype = _wide_dtype(Y)
     n, k = indices.shape
-    if is_numpy_namespace(xp) or (is_torch_namespace(xp) and where.type == "cpu"):
+    here = is_numpy_namespace(xp) or (is_torch_namespace(xp) and where.type == "cpu")
+    if here and has_numba():
+        from .compiled import accumulate
+
+        # Other layouts, and memory that may not be written to, would be compiled anew.
+        parts = [np.require(to_numpy(part), requirements=["C", "W"]) for part in (indices, coefs, Y)]
+        gram, cross = np.zeros((n_components, n_components)), np.zeros((n_components, Y.shape[1]))
+        accumulate(*parts, gram, cross)
+        return asarray_like(gram, Y, dtype=dtype), asarray_like(cross, Y, dtype=dtype)
+    if here:
         values = to_numpy(coefs).astype(np.float64, copy=False).reshape(-1)
         pointers = np.arange(0, n * k + 1, k)
         codes = sparse.csr_array((values, to_numpy(indices).reshape(-1), pointers), shape=(n, n_components))
@@ -228,11 +238,10 @@ def solve_dictionary(gram, cross, F, ridge=1e-3):
 def _solve_positive(A, B):
     """Solve ``A X = B`` for one symmetric positive definite matrix."""
     xp = array_namespace(A)
-    if is_numpy_namespace(xp):
-        try:
-            return linalg.cho_solve(linalg.cho_factor(A, check_finite=False), B, check_finite=False)
-        except linalg.LinAlgError:
-            return np.full_like(B, np.nan)
+    if is_numpy_namespace(xp):  # the routine itself: at p = 256 the wrappers and their copies cost a fifth more
+        (solve,) = linalg.get_lapack_funcs(("posv",), (A, B))
+        _, solved, info = solve(A.T, B, lower=1, overwrite_a=True)
+        return solved if info == 0 else np.full_like(B, np.nan)
     return cho_solve(cholesky(A), B)
 
 

@@ -2,7 +2,6 @@
 """Greedy sparse coding of many rows at once: orthogonal matching pursuit and orthogonal least squares."""
 
 import functools
-import importlib.util
 from typing import Any, NamedTuple
 
 from skprojdict._array import (
@@ -10,6 +9,7 @@ from skprojdict._array import (
     chunk_rows,
     device,
     gather_rows,
+    has_numba,
     is_numpy_namespace,
     is_torch_namespace,
     nonzero_rows,
@@ -194,12 +194,6 @@ def _resolve_form(form, Y, F, k, selection_dtype):
     fits = p * p * (xp.finfo(F.dtype).bits // 8) <= GRAM_BYTES
     # The matrix costs p^2 d operations, and saves almost 2 d p for each atom of each row.
     return "gram" if form == "auto" and here and fits and 2 * n * k >= p and has_numba() else "residual"
-
-
-@functools.cache
-def has_numba():
-    """Whether Numba can be imported."""
-    return importlib.util.find_spec("numba") is not None
 
 
 def _safe_norms(X):
