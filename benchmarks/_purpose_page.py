@@ -60,7 +60,12 @@ def paired(first, second, name, codings=("", ""), names=None):
     one, other = names or (name, name)
     seeds = sorted(first.keys() & second.keys())
     pairs = [(first[s][codings[0]].get(one), second[s][codings[1]].get(other)) for s in seeds]
-    return [a - b for a, b in pairs if a is not None and b is not None]
+    return [a - b for a, b in pairs if not (_missing(a) or _missing(b))]
+
+
+def _missing(value):
+    """Whether a trial has no such number, or an undefined one: the absorption of a parent that was never found, say."""
+    return value is None or math.isnan(value)
 
 
 def interaction(methods, name):
@@ -68,7 +73,7 @@ def interaction(methods, name):
     cells = [methods.get(key, {}) for key in ("projective, tied", "projective", "TopK, tied", "TopK")]
     seeds = sorted(set.intersection(*(set(each) for each in cells)))
     numbers = [[each[seed][""].get(name) for each in cells] for seed in seeds]
-    return [(a - b) - (c - d) for a, b, c, d in numbers if None not in (a, b, c, d)]
+    return [(a - b) - (c - d) for a, b, c, d in numbers if not any(map(_missing, (a, b, c, d)))]
 
 
 def shown(differences, form=".3f"):
@@ -76,7 +81,7 @@ def shown(differences, form=".3f"):
 
 
 def average(values):
-    values = [value for value in values if value is not None and not math.isnan(value)]
+    values = [value for value in values if not _missing(value)]
     return math.fsum(values) / len(values) if values else math.nan
 
 
@@ -118,6 +123,10 @@ def page(aligned, found, rows, trials, seeds, quick=False):
         "(Student's t) over seeds. *Better* and *worse* need an interval that excludes 0. With few seeds a verdict is "
         "called preliminary; what was not run says so. Defaults of the package on our side; TopK is its "
         "`TopKDictionaryLearning`, at the best of its default learning rate and two others on a seed apart.",
+        "",
+        "Dictionaries (atoms, k, steps x rows a step): "
+        + "; ".join(f"{r.title} {r.n_components}, {r.k}, {r.n_steps} x {r.batch_size}" for r in rows)
+        + ".",
         "",
         *table(("purpose", "verdict"), [(title, short) for title, short, _ in parts]),
         "",
