@@ -36,9 +36,16 @@ def values(found, test, name):
 
 
 def best_of_sweep(results, pattern, test, name):
-    """The setting of a family with the best mean score, or None: its name."""
-    members = {method: found for method, found in results.items() if re.match(pattern, method) and found}
+    """The setting of a family with the best mean score, of those that most networks have seen: its name, or None."""
+    members = swept(results, pattern)
     return max(members, key=lambda method: mean(values(members[method], test, name)), default=None)
+
+
+def swept(results, pattern):
+    """The settings of a family that most networks have seen."""
+    members = {method: found for method, found in results.items() if re.match(pattern, method) and found}
+    most = max(map(len, members.values()), default=0)
+    return {method: found for method, found in members.items() if len(found) == most}
 
 
 def mean(numbers):
@@ -123,9 +130,9 @@ def comparisons(section, methods):
                 continue
             differences = paired(ours, methods[best], test, name)
             ranks = paired(ours, methods[best], test, "rank")
-            lines.append(
-                (family, test, best, with_interval(differences, sign=True), with_interval(ranks, ".1f", sign=True))
-            )
+            setting = f"{best} (of {len(swept(methods, pattern))} run)"
+            shown = with_interval(differences, sign=True), with_interval(ranks, ".1f", sign=True)
+            lines.append((family, test, setting, *shown))
     return lines
 
 
@@ -202,6 +209,6 @@ def _section(section, methods):
     ]
     compared = comparisons(section, methods)
     if compared:
-        head = ("baseline", "concepts", "its best setting here", f"projective less it, {title} hard", "rank")
+        head = ("baseline", "concepts", "its best setting", f"projective less it, {title} hard", "rank")
         lines += [*table(head, compared), ""]
     return lines

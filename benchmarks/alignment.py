@@ -39,8 +39,8 @@ def das(k, **options):
     return "das", {"n_directions": k, **options}
 
 
-def mask(strength):
-    return "das", {"width": "mask", "shared_rotation": True, "quota_strength": strength}
+def mask(strength, **options):
+    return "das", {"width": "mask", "shared_rotation": True, "quota_strength": strength, **options}
 
 
 def householder(k):
@@ -69,6 +69,7 @@ COMPOSITIONAL_METHODS = {
     "projective": PROJECTIVE,
     "projective, 24 atoms": ("projective", {"n_atoms": 24}),
     **{f"shared mask, quota {strength:g}": mask(strength) for strength in (0.005, 0.02, 0.05)},
+    "shared mask, quota 0.02, no decay": mask(0.02, weight_decay=0.0),
     **{f"Householder k={k}": householder(k) for k in (3, 6, 9)},
     **{f"joined DAS k={k}": ("joined", {"n_directions": k}) for k in (2, 3)},
     "random k=6": ("random", {"n_directions": 6}),
@@ -82,8 +83,8 @@ FEW_PAIRS_METHODS = {name: COMPOSITIONAL_METHODS[name] for name in ("projective"
 
 def sections(quick=False, steps=None):
     """The plan: every section with its searches, small for ``quick``."""
-    factor = 0.15 if quick else 1.0
-    n_rows, max_steps = (6_000, 200) if quick else (50_000, steps or 1_200)
+    factor = 0.1 if quick else 1.0
+    n_rows, max_steps = (5_000, 120) if quick else (50_000, steps or 1_200)
     sizes = {"n_rows": n_rows, "max_steps": max_steps}
     equality = {"weight_decay": 0.3, "n_steps": int(5_000 * factor)}
     entities = {"n_steps": int(4_000 * factor), "n_attributes": 6, "n_features": 32}
