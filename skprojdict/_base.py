@@ -16,11 +16,12 @@ from ._array import (
     align_sparse,
     array_namespace,
     check_same_namespace,
-    chunk_rows,
     device,
+    map_chunks,
     scatter_rows,
     to_numpy,
 )
+from ._portable import portable, restored
 from ._validation import check_sparse_output, resolve_n_nonzero, validate_rows
 
 # Scale and starting atoms are taken from at most this many rows (or one row an atom).
@@ -136,14 +137,20 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         return out
 
     def _chunks(self, X, Y):
-        """Yield ``(rows, indices, coefs)`` over X, in chunks whose score matrix fits the memory budget."""
+        """Yield ``(rows, indices, coefs)`` over X, in chunks whose score matrix fits the memory budget.
+
+        Where memory runs out all the same, once and with a warning in smaller ones.
+        """
         xp = array_namespace(self.components_)
         dtype = self.components_.dtype
         p, d = self.components_.shape
         row_bytes = (p + 4 * (d + self.n_features_in_)) * xp.finfo(dtype).bits // 8  # scores, and the row's own copies
-        for rows in chunk_rows(X.shape[0], row_bytes, max(1, SCORE_BYTES // row_bytes), X):
-            targets = None if Y is None else xp.astype(Y[rows, ...], dtype)
-            yield rows, *self._code(xp.astype(X[rows, ...], dtype), targets)
+
+        def code(rows):
+            return self._code(xp.astype(X[rows, ...], dtype), None if Y is None else xp.astype(Y[rows, ...], dtype))
+
+        for rows, codes in map_chunks(code, X.shape[0], max(1, SCORE_BYTES // row_bytes)):
+            yield rows, *codes
 
     def _assemble(self, X, chunks):
         """One code array, dense or CSR, from chunks of codes."""
@@ -162,6 +169,12 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="components_", method=method)
         return validate_rows(self, X, reset=False)
+
+    def __getstate__(self):
+        return {name: portable(value) for name, value in super().__getstate__().items()}
+
+    def __setstate__(self, state):
+        super().__setstate__({name: restored(value) for name, value in state.items()})
 
     @property
     def _k(self):

@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace, slabs
 from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
+from ._portable import as_plain, from_plain
 from ._validation import (
     check_initial_components,
     check_sparse_output,
@@ -23,6 +24,7 @@ from ._validation import (
 )
 from .solvers.initial import initial_components
 from .solvers.learner import DictionaryLearner
+from .solvers.mod import StreamingStatistics
 from .solvers.omp import orthogonal_matching_pursuit
 
 
@@ -228,6 +230,8 @@ class MethodOfOptimalDirections(_BaseDictionary):
         with shape_kept(self):
             X, _ = self._begin(X, fresh=fresh, streaming=True)
         learner = getattr(self, "_learner", None) or self._learner_of(X)
+        if isinstance(learner, dict):  # it was pickled or saved
+            learner = from_plain(DictionaryLearner, learner, self.components_, statistics=StreamingStatistics)
         learner.configure(**self._coding())
         sums = learner.step(self._take(X, slice(0, X.shape[0])))
         self._learner = learner
@@ -297,6 +301,10 @@ class MethodOfOptimalDirections(_BaseDictionary):
     def _dtype(self, X):
         xp = array_namespace(X)
         return xp.float32 if str(X.dtype).rpartition(".")[2] in ("float32", "float16") else xp.float64
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return state | ({"_learner": as_plain(state["_learner"])} if "_learner" in state else {})
 
     def _learner_of(self, X, rows_a_pass=None):
         return DictionaryLearner(

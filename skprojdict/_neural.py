@@ -69,7 +69,7 @@ _CONSTRAINTS = {
 class _NeuralDictionary(_ExchangeDictionary):
     """A dictionary trained by minibatches in torch. A subclass names its loss and codes its rows."""
 
-    _trainer: Any = None  # weights and moments between calls of partial_fit
+    _trainer: Any = None  # weights and moments between calls of partial_fit; plain arrays after unpickling
     history_: dict[str, list]
 
     @abstractmethod
@@ -131,6 +131,9 @@ class _NeuralDictionary(_ExchangeDictionary):
         except NonFiniteLossError:
             trainer.back_to_good()
             raise
+        except BaseException:  # Ctrl-C among others
+            trainer.settle()
+            raise
         finally:  # an interrupted or diverged fit keeps its last good weights
             self._store(trainer, X)
         return self
@@ -165,6 +168,10 @@ class _NeuralDictionary(_ExchangeDictionary):
         except NonFiniteLossError:
             trainer.back_to_good()
             self._trainer = None
+            raise
+        except BaseException:
+            trainer.settle()
+            self._trainer = None  # its moments are of half a step
             raise
         finally:
             self._store(trainer, X)
@@ -201,12 +208,29 @@ class _NeuralDictionary(_ExchangeDictionary):
         from .training.rows import Views
 
         self._check_form()
-        trainer = self._trainer
+        trainer = self._revived(X) if isinstance(self._trainer, dict) else self._trainer
         p, d = self.components_.shape
         trainer.loss, trainer.learning_rate = self._loss(p, d, self._k), self._peak_rate(p)
         trainer.dead.dead_after = self._dead_after(p, self._k)
         like = trainer.weights.components
         return trainer, Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+
+    def _revived(self, X):
+        """The trainer that was pickled or saved as plain arrays."""
+        from .training.checkpoints import restore_trainer, weights_from
+
+        arrays = self._trainer["arrays"]
+        trainer = self._trainer_of(weights_from(arrays, "weights", self._device(X)), self._k)
+        restore_trainer(trainer, arrays, self._trainer["numbers"])
+        return trainer
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if self._trainer is not None and not isinstance(self._trainer, dict):
+            from .training.checkpoints import trainer_state
+
+            state["_trainer"] = dict(zip(("arrays", "numbers"), trainer_state(self._trainer), strict=True))
+        return state
 
     def _dead_after(self, n_components, k):
         if self.dead_after == "auto":

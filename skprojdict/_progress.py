@@ -52,8 +52,8 @@ def found_checkpoint(estimator, resume):
     Raises
     ------
     ValueError
-        If ``resume`` has no folder to look into; if the folder of a fit that is to start afresh holds the checkpoints
-        of another.
+        If ``resume`` has no folder to look into; if ``checkpoint_dir`` holds checkpoints of another fit than the one to
+        go on from, which would be overwritten.
     """
     if estimator.checkpoint_dir is None and resume is True:
         raise ValueError("resume=True goes on from the newest checkpoint in checkpoint_dir, which is None. Set it.")
@@ -63,22 +63,32 @@ def found_checkpoint(estimator, resume):
 
     if not isinstance(resume, bool):
         path = os.fspath(resume)
-        if not os.path.isdir(path):
+        is_folder = os.path.isdir(path)
+        _refuse_other_fits(estimator.checkpoint_dir, path if is_folder else os.path.dirname(path) or ".")
+        if not is_folder:
             return checkpoints.read(path)
         found = checkpoints.CheckpointFolder(path).newest()
         if found is None:
             raise FileNotFoundError(f"resume={path!r} holds no checkpoint. Name a checkpoint, or a folder of them.")
         return found
-    folder = checkpoints.CheckpointFolder(estimator.checkpoint_dir)
     if resume:
-        return folder.newest()
-    files = folder.files()
-    if files:
+        return checkpoints.CheckpointFolder(estimator.checkpoint_dir).newest()
+    _refuse_other_fits(estimator.checkpoint_dir, None)
+    return None
+
+
+def _refuse_other_fits(checkpoint_dir, resumed_from):
+    """Raise where the folder of this fit holds checkpoints, unless they are those that it goes on from."""
+    from .training import checkpoints
+
+    if checkpoint_dir is None:
+        return
+    files = checkpoints.CheckpointFolder(checkpoint_dir).files()
+    if files and (resumed_from is None or not os.path.samefile(checkpoint_dir, resumed_from)):
         raise ValueError(
-            f"checkpoint_dir={str(estimator.checkpoint_dir)!r} holds {files[-1].name} of an earlier fit, which this "
+            f"checkpoint_dir={str(checkpoint_dir)!r} holds {files[-1].name} of an earlier fit, which this "
             "one would delete. Go on from it with fit(resume=True), name another folder, or delete its checkpoints."
         )
-    return None
 
 
 def identity(estimator, X, Y):

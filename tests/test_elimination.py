@@ -21,11 +21,11 @@ def solve(y, atoms, penalties):
 
 
 def increases(y, atoms, penalties, left):
-    """What the minimum rises by without each of the atoms that are left, with the sign of its coefficient."""
+    """Root of what the minimum rises by without each of the atoms that are left, with the sign of its coefficient."""
     beta, least = solve(y, atoms[left], penalties[left])
     without = [[t for t in left if t != j] for j in left]
     return np.array(
-        [(solve(y, atoms[w], penalties[w])[1] - least) * np.sign(b) for w, b in zip(without, beta, strict=True)]
+        [np.sqrt(solve(y, atoms[w], penalties[w])[1] - least) * np.sign(b) for w, b in zip(without, beta, strict=True)]
     )
 
 

@@ -197,6 +197,78 @@ def test_what_has_no_counterpart_is_refused_by_name(write, options, message, tmp
         ProjectiveDictionaryLearning.from_sae(folder)
 
 
+@pytest.mark.parametrize(
+    ("library", "file", "content", "message"),
+    [
+        ("SAELens", "sae_weights.safetensors", b"", r"sae_weights\.safetensors is no safetensors file.*copy it again"),
+        ("SAELens", "cfg.json", b"{", r"cfg\.json is no JSON"),
+        ("SAELens", "cfg.json", b"\xff", r"cfg\.json is no JSON"),
+        ("SAELens", "cfg.json", b"[]", r"cfg\.json holds list and no"),
+        ("SAELens", "cfg.json", b'{"architecture": "topk"}', r"lacks 'k'"),
+        ("SAELens", "cfg.json", b'{"architecture": "topk", "k": "4"}', "k='4', but 40 features"),
+        ("SAELens", "cfg.json", b'{"activation_fn": "topk", "activation_fn_kwargs": 3}', "of no known form"),
+        ("sparsify", "sae.safetensors", b"x" * 100, r"sae\.safetensors is no safetensors file"),
+        ("sparsify", "cfg.json", b'{"k": true}', "k=True, but 40 features"),
+        ("dictionary_learning", "ae.pt", b"", r"ae\.pt is no file of torch tensors"),
+        ("dictionary_learning", "ae.pt", b"PK" + b"x" * 50, r"ae\.pt is no file of torch tensors"),
+        ("dictionary_learning", "config.json", b'{"trainer": 1}', '"trainer" is 1'),
+    ],
+)
+def test_damaged_files_of_other_libraries_are_said_to_be(library, file, content, message, tmp_path):
+    folder = WRITERS[library](tmp_path / "sae", random_weights())
+    (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        ProjectiveDictionaryLearning.from_sae(folder)
+
+
+@pytest.mark.parametrize("library", WRITERS)
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_truncated_files_of_other_libraries_are_refused(library, share, tmp_path):
+    folder = WRITERS[library](tmp_path / "sae", random_weights())
+    (file,) = (path for path in folder.iterdir() if path.suffix != ".json")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=file.name):
+        ProjectiveDictionaryLearning.from_sae(folder)
+
+
+def test_a_list_of_tensors_is_no_autoencoder(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match="holds list, not tensors by name"):
+        ProjectiveDictionaryLearning.from_sae(tmp_path)
+
+
+def test_a_flipped_bit_among_dictionary_learnings_weights_is_found(tmp_path):
+    """torch compares no checksums, but the zip archive has them."""
+    folder = write_dictionary_learning(tmp_path / "sae", random_weights())
+    content = bytearray((folder / "ae.pt").read_bytes())
+    content[content.index(random_weights()[0].tobytes()[:64]) + 20] ^= 1
+    (folder / "ae.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"ae\.pt .* is damaged .*checksum"):
+        ProjectiveDictionaryLearning.from_sae(folder)
+
+
+@pytest.mark.parametrize("what", ["weight", "k"])
+def test_what_we_wrote_for_sae_lens_has_a_checksum(what, tmp_path):
+    save_for_sae_lens(TopKDictionaryLearning(**SMALL | {"max_steps": 2}).fit(X), tmp_path)
+    if what == "weight":
+        content = bytearray((tmp_path / "sae_weights.safetensors").read_bytes())
+        content[-10] ^= 1
+        (tmp_path / "sae_weights.safetensors").write_bytes(content)
+    else:
+        config = (tmp_path / "cfg.json").read_text()
+        (tmp_path / "cfg.json").write_text(config.replace('"k": 4', '"k": 5'))
+    with pytest.raises(ValueError, match=r"or the cfg\.json beside it was altered.*Export it again"):
+        TopKDictionaryLearning.from_sae(tmp_path)
+
+
+def test_the_checksum_is_not_about_what_one_may_write_there(tmp_path):
+    save_for_sae_lens(TopKDictionaryLearning(**SMALL | {"max_steps": 2}).fit(X), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text()) | {"device": "cuda", "metadata": {"hook_name": "x"}}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    TopKDictionaryLearning.from_sae(tmp_path)
+
+
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no sae_weights\.safetensors .* Give the folder"):
         ProjectiveDictionaryLearning.from_sae(tmp_path)
@@ -341,6 +413,40 @@ def test_the_hub_folder_has_a_card_with_the_numbers(tmp_path):
     assert_array_equal(loaded.transform(X), model.transform(X))
     with pytest.raises(FileExistsError, match="overwrite=True"):
         save_for_hub(model, tmp_path / "digits-40", data="x", licence="mit")
+
+
+def test_the_card_is_honest_about_what_it_was_not_shown(tmp_path):
+    """Without held-out rows the training's own numbers; for an imported dictionary none."""
+    model = TopKDictionaryLearning(**SMALL).fit(X)
+    save_for_hub(model, tmp_path / "own", data="Rows.", licence="cc-by-4.0")
+    card = (tmp_path / "own" / "README.md").read_text()
+    for text in (
+        f"| Fraction of variance unexplained, last training rows | {model.history_['fvu'][-1]:.4f} |",
+        f"| Dead features at the end of training | {model.history_['n_dead'][-1]} of {P} |",
+        f"| Features that never fired in training | {(model.n_activations_ == 0).sum()} of {P} |",
+        "license: cc-by-4.0",
+    ):
+        assert text in card
+    assert "held" not in card
+    imported = TopKDictionaryLearning.from_sae(write_sparsify(tmp_path / "sae", random_weights()))
+    save_for_hub(imported, tmp_path / "imported", data="Rows.", licence="mit", X=X)
+    card = (tmp_path / "imported" / "README.md").read_text()
+    assert "imported, and not trained on" in card
+    assert "never fired" not in card
+    unused = int((imported.transform(X) == 0).all(axis=0).sum())
+    assert f"| Dead features on the held-out rows | {unused} of {P} |" in card
+    with pytest.raises(ValueError, match="licence must be an identifier"):
+        save_for_hub(model, tmp_path / "other", data="Rows.", licence="mit\nx: y")
+
+
+def test_a_card_counts_in_slabs_and_takes_frames(tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=[f"column {i}" for i in range(D)])
+    model = TopKDictionaryLearning(**SMALL).fit(frame)
+    monkeypatch.setattr("skprojdict.persistence.hub.SLAB_ROWS", 33)
+    save_for_hub(model, tmp_path / "x", data="Rows.", licence="mit", X=frame)
+    nonzero = model.transform(frame) != 0
+    assert f"| {nonzero.sum() / len(X):.2f} |" in (tmp_path / "x" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("missing", ["data", "licence"])

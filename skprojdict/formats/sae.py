@@ -5,13 +5,31 @@ Nothing of those libraries is imported, and no pickle is executed: safetensors a
 dictionary_learning's ``ae.pt`` with ``weights_only=True``.
 """
 
+import hashlib
 import json
+import pickle
+import struct
+import zipfile
+import zlib
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["SparseAutoencoder", "read_sae"]
+__all__ = ["CHECKSUM", "SparseAutoencoder", "checksum", "read_sae"]
+
+# Key of our checksum in the metadata of a safetensors file that we wrote for another library: theirs have none.
+CHECKSUM = "skprojdict.sha256"
+# What of a SAELens configuration decides the numbers.
+SAE_LENS_KEYS = (
+    "architecture",
+    "k",
+    "activation_fn",
+    "apply_b_dec_to_input",
+    "normalize_activations",
+    "rescale_acts_by_decoder_norm",
+)
 
 REMEDY = "Only autoencoders with one encoder product and a TopK, ReLU or JumpReLU activation are read."
 
@@ -63,7 +81,9 @@ def read_sae(source):
     FileNotFoundError
         If there is no such folder, or none of these files is in it.
     ValueError
-        For a form that has no counterpart here, naming it.
+        For a form that has no counterpart here, naming it; for files that are cut short or otherwise unreadable, or
+        that do not fit the checksum, which those that we wrote have. The libraries' own files have none: there a
+        flipped bit among the weights shows only if it makes NaN or infinity.
     """
     if hasattr(source, "state_dict"):
         config = getattr(source, "cfg", {})
@@ -73,23 +93,88 @@ def read_sae(source):
     folder = path.parent if path.is_file() else path
     for name, config_name in (("sae_weights.safetensors", "cfg.json"), ("sae.safetensors", "cfg.json")):
         if (folder / name).is_file() and (path == folder or path.name == name):
-            from safetensors.torch import load_file
-
-            return _from_state(load_file(folder / name), _json(folder / config_name))
+            config = _json(folder / config_name)
+            return _from_state(_safetensors(folder / name, config), config)
     file = path if path.is_file() else path / "ae.pt"
     if not file.is_file():
         raise FileNotFoundError(
             f"{source}: no sae_weights.safetensors (SAELens), sae.safetensors (sparsify) or ae.pt "
             "(dictionary_learning) there. Give the folder that one of these libraries wrote."
         )
+    config = _json(folder / "config.json").get("trainer", {}) if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict):
+        raise ValueError(f'{folder / "config.json"}: "trainer" is {config!r}. Take the file that the library wrote.')
+    return _from_state(_torch_file(file), config)
+
+
+def checksum(arrays, config):
+    """SHA-256 of an autoencoder's arrays, by name, and of what its SAELens configuration says about them."""
+    told = {key: config[key] for key in SAE_LENS_KEYS if key in config}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _safetensors(path, config):
+    """Tensors by name, compared with our checksum where the file has one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            recorded = (file.metadata() or {}).get(CHECKSUM)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no safetensors file, or is damaged ({error}). Download or copy it again."
+        ) from None
+    if recorded is not None and recorded != checksum({name: t.numpy() for name, t in state.items()}, config):
+        raise ValueError(f"{path} or the cfg.json beside it was altered: the checksum does not fit. Export it again.")
+    return state
+
+
+def _torch_file(path):
     import torch
 
-    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return _from_state(torch.load(file, map_location="cpu", weights_only=True), config.get("trainer", {}))
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch itself compares no checksums
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} does not fit")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    # What damage does to a zip archive of pickles has no end of names; none of them ran any code.
+    except (
+        *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError),
+        *(LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, ImportError, OSError),
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path} is no file of torch tensors, or is damaged ({reason}). Download or copy it again."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} holds {type(state).__name__}, not tensors by name. Give the file of a state_dict.")
+    return state
 
 
 def _from_state(state, config):
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in state.items()}
+    try:
+        return _from_arrays(state, config)
+    except KeyError as error:
+        raise ValueError(
+            f"the autoencoder lacks {error}: its weights are {sorted(state)}, its configuration has {sorted(config)}. "
+            "Take an undamaged checkpoint of it."
+        ) from None
+    except (IndexError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the autoencoder's weights or configuration are of no known form ({error}). {REMEDY}"
+        ) from None
+
+
+def _from_arrays(state, config):
     if "W_enc" in state and "W_dec" in state:
         return _sae_lens(state, config)
     if "encoder.weight" in state and "W_dec" in state:
@@ -115,7 +200,7 @@ def _sae_lens(state, config):
         decoder=state["W_dec"],
         decoder_bias=state["b_dec"],
         input_bias=state["b_dec"] if before else None,
-        k=int(config["k"]) if architecture == "topk" else None,
+        k=config["k"] if architecture == "topk" else None,
         threshold=state["threshold"] if architecture == "jumprelu" else None,
         ranked_by_output=bool(config.get("rescale_acts_by_decoder_norm", False)),
     )
@@ -131,7 +216,7 @@ def _sparsify(state, config):
         decoder=state["W_dec"],
         decoder_bias=state["b_dec"],
         input_bias=state["b_dec"],
-        k=int(config["k"]),
+        k=config["k"],
     )
 
 
@@ -177,8 +262,8 @@ def _checked(*, encoder, decoder, input_bias, k, threshold=None, ranked_by_outpu
     for name, value in sae._asdict().items():
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
             raise ValueError(f"the autoencoder's {name} holds NaN or infinity. Take an undamaged checkpoint of it.")
-    if k is not None and not 1 <= k <= p:
-        raise ValueError(f"the autoencoder has k={k}, but {p} features.")
+    if k is not None and not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= p):
+        raise ValueError(f"the autoencoder has k={k!r}, but {p} features.")
     return sae
 
 
@@ -190,4 +275,12 @@ def _refuse_unless(value, known, name):
 def _json(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the weights beside it say nothing about their activation.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON, or is damaged ({error}). Download or copy it again.") from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} holds {type(found).__name__} and no configuration. Take the file that the library wrote."
+        )
+    return found

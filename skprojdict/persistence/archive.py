@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The ``.npz`` frame of a saved estimator: a zip archive of ``.npy`` members and a JSON header with their checksums."""
 
+import errno
 import hashlib
 import io
 import json
+import struct
 import zipfile
 import zlib
 
@@ -51,8 +53,16 @@ def read(path):
         recorded = header.pop("header_sha256", None)
         altered = recorded != _digest(header)
         sums = header.pop("sha256")
-    # RuntimeError is zipfile's for an encrypted member, NotImplementedError for an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except DamagedFileError:
+        raise
+    # RuntimeError is zipfile's for an encrypted member, NotImplementedError for an unknown compression and json's
+    # RecursionError; OSError for an offset before the beginning of the file.
+    except (
+        *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, TypeError, ValueError, RuntimeError),
+        *(AttributeError, OverflowError, OSError),
+    ) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's, or the permissions'
         raise DamagedFileError(f"{type(error).__name__}: {error}.") from None
     if altered:
         raise DamagedFileError(f"It was altered: the checksum of its {HEADER} does not fit.")

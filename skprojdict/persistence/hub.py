@@ -2,7 +2,11 @@
 """A folder for the Hugging Face hub: the estimator and a model card. Nothing here touches the network."""
 
 import math
+import re
 from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
 
 from skprojdict._array import to_numpy
 from skprojdict.formats.container import atomic_path
@@ -10,6 +14,7 @@ from skprojdict.persistence.native import save
 
 MODEL = "model.safetensors"
 CARD = "README.md"
+SLAB_ROWS = 4096
 
 
 def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name=None, overwrite=False):
@@ -27,6 +32,7 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
         The hub's identifier of the licence, such as "mit" or "cc-by-4.0".
     X, y : arrays, default=None
         Held-out rows: their fraction of variance unexplained, nonzeros a row and unused features go into the card.
+        None: the card has the fraction of the last training rows only, and says so.
     model_name : str, default=None
         Heading of the card. None: the name of the folder.
     overwrite : bool, default=False
@@ -39,7 +45,8 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
     TypeError
         If the estimator cannot be saved without pickle, as :func:`save` says.
     ValueError
-        For an empty ``data`` or ``licence``, which a reader of the card could not do without.
+        For an empty ``data`` or ``licence``, which a reader of the card could not do without, or a licence that is no
+        identifier.
 
     Examples
     --------
@@ -57,6 +64,10 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
     for name, value in (("data", data), ("licence", licence)):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name} must be a text for the model card, got {value!r}.")
+    if not re.fullmatch(r"[A-Za-z0-9.+-]+", licence.strip()):  # it goes into YAML
+        raise ValueError(
+            f"licence must be an identifier such as 'mit' or 'cc-by-4.0', got {licence!r}. See hf.co/docs."
+        )
     folder = Path(folder)
     if not overwrite and ((folder / MODEL).exists() or (folder / CARD).exists()):
         raise FileExistsError(f"{folder} holds a model: pass overwrite=True to replace it, or another folder.")
@@ -70,15 +81,14 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
 def _card(estimator, data, licence, X, y, name):
     p, d = estimator.components_.shape
     k = estimator._k
-    used = to_numpy(estimator.n_activations_) > 0
     rows = [
         ("Class", f"`skprojdict.{type(estimator).__name__}`"),
         ("Atoms, dimensions", f"{p} x {d}"),
         ("Active atoms a row, at most", "every positive score" if k is None else str(k)),
         ("Passes, steps", f"{estimator.n_iter_}, {estimator.n_steps_}"),
-        ("Features that never fired in training", f"{int((~used).sum())} of {p}"),
+        *_training(estimator),
+        *([] if X is None else _held_out(estimator, X, y)),
     ]
-    rows += [] if X is None else _held_out(estimator, X, y)
     table = "\n".join(f"| {label} | {value} |" for label, value in rows)
     changed = {key: value for key, value in sorted(estimator.get_params(deep=False).items()) if _is_plain(value)}
     parameters = "\n".join(f"- `{key}={value!r}`" for key, value in changed.items())
@@ -122,16 +132,39 @@ reconstruction = model.inverse_transform(codes)
 """
 
 
+def _training(estimator):
+    """Rows of the table about training; an imported dictionary has none."""
+    p, history = estimator.components_.shape[0], estimator.history_
+    if not estimator.n_steps_:
+        return [("Training", "elsewhere: the dictionary was imported, and not trained on since")]
+    silent = int((to_numpy(estimator.n_activations_) == 0).sum())
+    rows = [("Features that never fired in training", f"{silent} of {p}")]
+    if history.get("n_dead"):
+        rows.append(("Dead features at the end of training", f"{history['n_dead'][-1]} of {p}"))
+    if history.get("fvu"):
+        rows.append(("Fraction of variance unexplained, last training rows", f"{history['fvu'][-1]:.4f}"))
+    return rows
+
+
 def _held_out(estimator, X, y):
     second = getattr(estimator, "target", "X") == "y"
     fvu = 1.0 - (estimator.score(X, y) if second else estimator.score(X))
-    codes = estimator.transform(X)
-    nonzero = (codes.toarray() if hasattr(codes, "toarray") else to_numpy(codes)) != 0
+    uses = np.zeros(estimator.components_.shape[0], dtype=np.int64)
+    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    for start in range(0, n, SLAB_ROWS):  # never the dense codes of all rows
+        codes = estimator.transform(_rows(X, slice(start, start + SLAB_ROWS)))
+        uses += np.asarray(((codes if sp.issparse(codes) else to_numpy(codes)) != 0).sum(axis=0)).reshape(-1)
     return [
         ("Fraction of variance unexplained, held out", "not defined" if math.isnan(fvu) else f"{fvu:.4f}"),
-        ("Nonzero coefficients a row, held out", f"{nonzero.sum() / nonzero.shape[0]:.2f}"),
-        ("Features unused by the held-out rows", f"{int((~nonzero.any(axis=0)).sum())} of {nonzero.shape[1]}"),
+        ("Nonzero coefficients a row, held out", f"{uses.sum() / n:.2f}"),
+        ("Dead features on the held-out rows", f"{int((uses == 0).sum())} of {uses.size}"),
     ]
+
+
+def _rows(X, rows):
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    return X[rows, ...] if hasattr(X, "ndim") else X[rows]
 
 
 def _is_plain(value):

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skprojdict._array import to_numpy
+from skprojdict._portable import restored
 from skprojdict.formats import container
 from skprojdict.persistence import archive
 
@@ -30,7 +31,7 @@ def save(estimator, path, *, overwrite=False):
     """Write a fitted estimator to one file.
 
     Everything that ``fit`` stored as numbers, strings or arrays is kept, so a loaded estimator transforms and scores as
-    before. Callbacks and the optimiser's running averages are not.
+    before, and ``partial_fit`` goes on to the last bit, with the optimiser's running averages. Callbacks are not kept.
 
     Parameters
     ----------
@@ -145,13 +146,15 @@ def load(path):
 def _encode_fitted(estimator, arrays):
     """JSON for everything that ``fit`` stored; private state is kept where it is plain data, such as a resolved k."""
     fitted = {}
-    for key, value in sorted(vars(estimator).items()):
-        if key in estimator.get_params(deep=False):
+    params = estimator.get_params(deep=False)
+    for key, value in sorted(estimator.__getstate__().items()):
+        if key in params:
             continue
+        value = restored(value)
         try:
             fitted[key] = _encode(value, key, f"the attribute {key}", arrays)
         except TypeError:
-            if not key.startswith("_"):  # a trainer and its optimiser, or callbacks, start afresh
+            if not key.startswith("_"):  # callbacks start afresh
                 raise
     return fitted
 

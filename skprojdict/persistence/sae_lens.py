@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skprojdict._array import to_numpy
 from skprojdict.formats.container import atomic_path
+from skprojdict.formats.sae import CHECKSUM, checksum
 
 
 def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
@@ -83,8 +84,9 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
     if k is None:
         del settings["rescale_acts_by_decoder_norm"]
     text = json.dumps(settings, indent=1)  # before anything is written: what is no JSON is refused
+    arrays = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(weights) as temporary:
-        temporary.write_bytes(save({name: np.ascontiguousarray(a, dtype=dtype) for name, a in arrays.items()}))
+        temporary.write_bytes(save(arrays, {CHECKSUM: checksum(arrays, json.loads(text))}))
     with atomic_path(config) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -18,8 +18,9 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, n_st
 
         beta_j^2 / [(G + Lambda)^-1]_jj
 
-    A portion consists of the atoms for which that is least, those with a negative coefficient before all others: a
-    selected atom is meant to be present. After each portion the coefficients and the inverse of the rest follow by a
+    Atoms are ranked by its root, which is in the unit of y: squares of very large or very small rows would overflow or
+    vanish. A portion consists of the atoms for which it is least, those with a negative coefficient before all others:
+    a selected atom is meant to be present. After each portion the coefficients and the inverse of the rest follow by a
     block update, so that nothing is gathered or factorised twice. The last portion is left to the caller, who keeps the
     k best of the ranking.
 
@@ -45,7 +46,7 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, n_st
     Returns
     -------
     ranking : array of shape (n, K)
-        Increase of the error with the sign of the coefficient; ``-inf`` for what went in an earlier portion or has
+        Root of the increase, with the sign of the coefficient; ``-inf`` for what went in an earlier portion or has
         weight 0.
 
     References
@@ -64,10 +65,13 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, n_st
         inverse = cho_inverse(cholesky(system))
         scaled = inner(inverse, root * inner(X, y))  # beta / sqrt(s): the increase is the same in these units
         lowest = xp.full_like(scaled, -float("inf"))
+        tiny = float(xp.finfo(scaled.dtype).smallest_normal)
         left, alive = K, xp.ones_like(w, dtype=xp.bool)
         for stage in range(n_stages):
             diagonal = xp.where(alive, xp.linalg.diagonal(inverse), xp.ones_like(scaled))
-            value = xp.where(alive & (w > 0), scaled * xp.abs(scaled) / diagonal, lowest)
+            # Rounding must not turn a diagonal entry of the inverse, which is positive, into a NaN.
+            level = xp.sqrt(xp.where(diagonal > tiny, diagonal, tiny * xp.ones_like(diagonal)))
+            value = xp.where(alive & (w > 0), scaled / level, lowest)
             portion = left - k - (K - k) * (n_stages - 1 - stage) // n_stages
             if portion <= 0 or stage == n_stages - 1:
                 continue

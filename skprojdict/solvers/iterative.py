@@ -26,6 +26,10 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
     solution : array of shape (n, K)
     """
     xp = array_namespace(B)
+    # Squares of very large or very small right-hand sides would overflow or vanish.
+    unit = xp.max(xp.abs(B), axis=1, keepdims=True)
+    unit = xp.where(unit > 0, unit, xp.ones_like(unit))
+    B, start = B / unit, None if start is None else start / unit
     solution = xp.zeros_like(B) if start is None else start
     residual = B if start is None else B - operator(start)
     direction = residual
@@ -52,4 +56,4 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
         ratio = xp.where(energy > 0, new_energy / xp.where(energy > 0, energy, one), xp.zeros_like(energy))
         direction = residual + ratio[:, None] * direction
         energy = new_energy
-    return solution
+    return solution * unit

@@ -295,7 +295,10 @@ def worst_rows(residual, n_rows, others=None):
     xp = array_namespace(residual)
     if others is not None:
         residual = xp.concat([others, residual], axis=0)
-    energy = xp.sum(residual * residual, axis=1)
+    largest = xp.max(xp.abs(residual), axis=1)
+    unit = xp.max(xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest)))
+    scaled = residual / xp.where(unit > 0, unit, xp.ones_like(unit))  # squares of large rows would overflow
+    energy = xp.sum(scaled * scaled, axis=1)
     energy = xp.where(xp.isfinite(energy), energy, xp.zeros_like(energy))
     order = xp.argsort(energy, descending=True, stable=True)[: min(n_rows, energy.shape[0])]
     order = xp.take(order, nonzero_rows(xp.take(energy, order, axis=0) > 0), axis=0)

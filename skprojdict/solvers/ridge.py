@@ -6,7 +6,16 @@ The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, cholesky, chunk_rows, device, gather_room, gather_rows
+from .._array import (
+    array_namespace,
+    cholesky,
+    device,
+    gather_room,
+    gather_rows,
+    map_chunks,
+    rows_a_chunk,
+    smaller_chunk,
+)
 from .nonnegative import nonnegative_coefficients
 from .systems import combine, factorise, inner, scaled_gram
 
@@ -141,7 +150,8 @@ def map_rows(
 ):
     """Apply ``function(X, weights, y)`` to chunks of rows with their atoms gathered; concatenate its outputs.
 
-    The outputs must not be views of X, whose memory serves the next chunk.
+    The outputs must not be views of X, whose memory serves the next chunk. Where memory runs out, the chunk is done
+    again in smaller ones, once and with a warning; a function with side effects has them after all that may fail.
 
     ``wide`` says of each output whether it has a column for every atom of the support: when ragged chunks are cut to
     their own longest row, such outputs are padded with zeros back to K columns. ``square`` says that the function
@@ -154,22 +164,28 @@ def map_rows(
     def row_bytes(width):
         return max(1, width * (max(width, d) if square else d) * number)
 
-    if not ragged or n == 0:
-        chunks = list(chunk_rows(n, row_bytes(K), chunk_size, components)) if n else [slice(0, 0)]
-        room = gather_room(components, chunks[0].stop * K)
-        parts = [
-            function(
-                gather_rows(components, indices[rows, ...], room),
-                weights[rows, ...],
-                None if Y is None else Y[rows, ...],
-            )
-            for rows in chunks
-        ]
-        return tuple(part[0] if len(part) == 1 else xp.concat(part, axis=0) for part in zip(*parts, strict=True))
-    return _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide)
+    def size(width):
+        return rows_a_chunk(row_bytes(width), chunk_size, components)
+
+    if ragged and n > 0:
+        return _map_ragged(function, Y, components, indices, weights, size, wide)
+    rooms = []
+
+    def apply(rows):
+        if not rooms:  # the first chunk is the longest
+            rooms.append(gather_room(components, (rows.stop - rows.start) * K))
+        try:
+            X = gather_rows(components, indices[rows, ...], rooms[0])
+            return function(X, weights[rows, ...], None if Y is None else Y[rows, ...])
+        except (MemoryError, RuntimeError):
+            rooms.clear()
+            raise
+
+    parts = [part for _, part in map_chunks(apply, n, size(K))] if n else [apply(slice(0, 0))]
+    return tuple(part[0] if len(part) == 1 else xp.concat(part, axis=0) for part in zip(*parts, strict=True))
 
 
-def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes, wide):
+def _map_ragged(function, Y, components, indices, weights, size, wide):
     xp = array_namespace(components)
     K = indices.shape[1]
     columns = xp.arange(1, K + 1, device=device(weights))[None, :]
@@ -178,26 +194,29 @@ def _map_ragged(function, Y, components, indices, weights, chunk_size, row_bytes
     sorted_lengths = xp.take(lengths, order)
     parts = []
     start, n = 0, indices.shape[0]
+    most, again = n, False
     # The longest support that the primal system serves: rows beyond it go to the dual, in chunks of their own.
     boundary = int(xp.sum(xp.astype(sorted_lengths <= components.shape[1], xp.int64)))
     while start < n:
         shortest = max(1, int(sorted_lengths[start]))
-        rows = next(chunk_rows(n - start, row_bytes(shortest), chunk_size, components))
-        stop = start + rows.stop
+        stop = start + min(n - start, size(shortest), most)
         if start < boundary < stop:
             stop = boundary
         # A chunk sized by its first row may hold longer ones; halve it until the budget of the longest holds.
         while stop - start > 1:
             longest = int(sorted_lengths[stop - 1])
-            fitting = next(chunk_rows(n - start, row_bytes(longest), chunk_size, components)).stop
-            if stop - start <= fitting and longest <= 2 * shortest:
+            if stop - start <= size(longest) and longest <= 2 * shortest:
                 break
             stop = start + (stop - start) // 2
         width = max(1, int(sorted_lengths[stop - 1]))
         chunk = order[start:stop]
-        w = xp.take(weights, chunk, axis=0)[:, :width]
-        X = gather_rows(components, xp.take(indices, chunk, axis=0)[:, :width])
-        outputs = function(X, w, None if Y is None else xp.take(Y, chunk, axis=0))
+        try:
+            w = xp.take(weights, chunk, axis=0)[:, :width]
+            X = gather_rows(components, xp.take(indices, chunk, axis=0)[:, :width])
+            outputs = function(X, w, None if Y is None else xp.take(Y, chunk, axis=0))
+        except (MemoryError, RuntimeError) as error:
+            most, again = smaller_chunk(error, stop - start, again=again), True
+            continue
         parts.append([_widen(out, K) if wider else out for out, wider in zip(outputs, wide, strict=True)])
         start = stop
     back = xp.argsort(order, stable=True)

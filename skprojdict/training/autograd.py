@@ -196,21 +196,20 @@ class _Overlap(Function):
     def backward(ctx, grad):
         components, shares, indices = ctx.saved_tensors
         d_components = torch.zeros_like(components)
-        d_shares = []
         start = 0
 
         def push(X, c, g):
             nonlocal start
             off = _off_diagonal_gram(X)
-            d_shares.append(2 * g * (off**2 @ c[..., None])[..., 0])
+            slope = 2 * g * (off**2 @ c[..., None])[..., 0]
             pull = (4 * g[..., None] * off * c[:, :, None] * c[:, None, :]) @ X
             rows = indices[start : start + X.shape[0]].reshape(-1)
             d_components.index_add_(0, rows, pull.reshape(-1, X.shape[2]))
             start += X.shape[0]
-            return (c[:, 0],)
+            return (slope,)
 
-        map_rows(push, grad[:, None], components, indices, shares, chunk_size=ctx.chunk_size)
-        return d_components, torch.cat(d_shares), None, None
+        d_shares = map_rows(push, grad[:, None], components, indices, shares, chunk_size=ctx.chunk_size)[0]
+        return d_components, d_shares, None, None
 
 
 def _off_diagonal_gram(X):

@@ -58,7 +58,7 @@ class CheckpointFolder:
         return None
 
     def write(self, step, arrays, header):
-        """Write the checkpoint of a step, and delete the ones that it supersedes.
+        """Write the checkpoint of a step, and delete the earlier ones that it supersedes.
 
         Returns
         -------
@@ -72,7 +72,9 @@ class CheckpointFolder:
             for left in self.folder.glob(".step-*.part"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             container.write(path, arrays, {"format": FORMAT, "format_version": FORMAT_VERSION, **header})
-            for old in self.files()[: -self.keep]:
+            # Never a later one: it may be whole where the one that this fit goes on from was chosen by its name.
+            superseded = [other for other in self.files() if other.name <= path.name][: -self.keep]
+            for old in superseded:
                 old.unlink(missing_ok=True)
         except OSError as error:
             kept = self.files()

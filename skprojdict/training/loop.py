@@ -94,6 +94,13 @@ class Trainer:
             self.good, self.best = candidate, min(self.best, values[0])
         return values
 
+    def settle(self):
+        """Make whole what a step left that was cut off in the middle: unit norms, or the last good weights."""
+        if all(bool(torch.isfinite(tensor).all()) for tensor in self.parameters):
+            self.weights.renormalise()
+        else:
+            self.back_to_good()
+
     def back_to_good(self):
         """Put the last good weights back, after which this trainer has ended."""
         self.weights = self.good
