@@ -11,7 +11,6 @@ import pickle
 import struct
 import zipfile
 import zlib
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -262,7 +261,7 @@ def _checked(*, encoder, decoder, input_bias, k, threshold=None, ranked_by_outpu
     for name, value in sae._asdict().items():
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
             raise ValueError(f"the autoencoder's {name} holds NaN or infinity. Take an undamaged checkpoint of it.")
-    if k is not None and not (isinstance(k, Integral) and not isinstance(k, bool) and 1 <= k <= p):
+    if k is not None and not (isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= p):
         raise ValueError(f"the autoencoder has k={k!r}, but {p} features.")
     return sae
 

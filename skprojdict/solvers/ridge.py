@@ -169,7 +169,7 @@ def map_rows(
 
     if ragged and n > 0:
         return _map_ragged(function, Y, components, indices, weights, size, wide)
-    rooms = []
+    rooms: list[Any] = []
 
     def apply(rows):
         if not rooms:  # the first chunk is the longest
