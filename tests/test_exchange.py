@@ -282,6 +282,14 @@ def test_missing_and_foreign_files(tmp_path):
         ProjectiveDictionaryLearning.from_sae(tmp_path)
 
 
+def test_weights_under_the_name_of_another_library_are_refused(tmp_path):
+    folder = write_sae_lens(tmp_path / "sae", random_weights())
+    other = write_sparsify(tmp_path / "other", random_weights(seed=1))
+    (folder / "sae_weights.safetensors").write_bytes((other / "sae.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="has the name that SAELens gives, but other weights"):
+        ProjectiveDictionaryLearning.from_sae(folder)
+
+
 def test_pickled_code_is_never_run(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -93,7 +93,13 @@ def read_sae(source):
     for name, config_name in (("sae_weights.safetensors", "cfg.json"), ("sae.safetensors", "cfg.json")):
         if (folder / name).is_file() and (path == folder or path.name == name):
             config = _json(folder / config_name)
-            return _from_state(_safetensors(folder / name, config), config)
+            state = _safetensors(folder / name, config)
+            if (name == "sae_weights.safetensors") != ("W_enc" in state):
+                raise ValueError(
+                    f"{folder / name} has the name that {'SAELens' if 'W_enc' not in state else 'sparsify'} gives, but "
+                    f"other weights: {sorted(state)}. Take the folder as the library wrote it."
+                )
+            return _from_state(state, config)
     file = path if path.is_file() else path / "ae.pt"
     if not file.is_file():
         raise FileNotFoundError(
