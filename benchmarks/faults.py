@@ -91,6 +91,11 @@ SOURCES = {
     ),
 }
 FILES = (12_000, 300)
+WORDS = {
+    "exit status 0, signal 0": "state kept",
+    "exit status 8, signal 0": "came after the end",
+    "exit status 9, signal 0": "came before the first state",
+}
 
 
 def main(argv=None):
@@ -131,6 +136,7 @@ def inject(counts, name, whole):
             happened, promised, what = trials.trial(function, kept["tried"], whole, counts.seed)
         except _fault_sources.Skip as reason:
             kept["skipped"] = str(reason)
+            counts.keep(name)
             break
         kept["tried"] += 1
         kept["happened"] += bool(happened)
@@ -176,6 +182,14 @@ class Counts:
             self.found[name] = old if old["code"] == self.code else empty
         return self.found[name]
 
+    def last(self, name):
+        """The newest counts there are, of an earlier state of the code where this one was not tried."""
+        kept, path = self.of(name), self.folder / f"{name}.json"
+        if kept["tried"] or kept["skipped"] or not path.exists():
+            return kept
+        old = json.loads(path.read_text())
+        return old | {"notes": old["notes"] | {"counted on an earlier state of the code": old["tried"]}}
+
     def keep(self, name):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / f"{name}.json", json.dumps(self.found[name], indent=1))
@@ -196,16 +210,16 @@ def page(counts):
         "refused, or the same as the undamaged file; nothing executed",
     )
     for name, (fault, promise) in described.items():
-        kept = counts.of(name)
+        kept = counts.last(name)
         count = kept["happened"] or ("not run: " + (kept["skipped"] or "not yet"))
-        notes = ", ".join(f"{what}: {n}" for what, n in sorted(kept["notes"].items()))
+        notes = ", ".join(f"{WORDS.get(what, what)}: {n}" for what, n in sorted(kept["notes"].items()))
         rows.append((fault, count, promise, "" if not kept["happened"] else len(kept["losses"]), notes))
-    by_loader = counts.of("files").get("by loader", {})
+    by_loader = counts.last("files").get("by loader", {})
     loaders = [
         (name, sum(found.values()), found.get("refused", 0), found.get("same", 0), _others(found))
         for name, found in by_loader.items()
     ]
-    losses = [loss for name in described for loss in counts.of(name)["losses"]]
+    losses = [loss for name in described for loss in counts.last(name)["losses"]]
     return "\n".join(
         [
             "# Faults on purpose",
