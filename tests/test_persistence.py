@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What is saved comes back the same; what is foreign, cut short or altered is refused."""
 
+import contextlib
 import json
 import pickle
 import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 
@@ -272,3 +275,50 @@ def test_a_later_format_names_the_version_that_reads_it(saved, fitted, tmp_path)
     container.write(later, arrays, {**header, "format_version": 2})
     with pytest.raises(ValueError, match="format version 2; this skprojdict reads 1"):
         load(later)
+
+
+NONSENSE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["transform", "__class__", "_k"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_header_with_a_checksum_but_without_sense_is_refused(data, saved):
+    """Nothing but a ValueError, or an estimator whose methods are its own."""
+    arrays, header = archive.read(saved)
+    header = json.loads(json.dumps(header))
+    part = data.draw(st.sampled_from([header, header["params"], header["fitted"]]))
+    name = data.draw(st.sampled_from([*sorted(part), "transform", "__class__", "_k", "new_"]))
+    if data.draw(st.booleans()) and name in part:
+        del part[name]
+    else:
+        part[name] = data.draw(NONSENSE)
+    path = saved.with_name("nonsense.npz")
+    archive.write(path, arrays, header)
+    with contextlib.suppress(ValueError):
+        loaded = load(path)
+        assert type(loaded) is TopKDictionaryLearning
+        assert loaded.transform.__func__ is TopKDictionaryLearning.transform
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"float": "x"}, {"array": "none"}, {"dict": 3}, {"a": 1, "b": 2}], ids=str)
+def test_values_without_sense_are_an_error_that_names_the_file(nonsense, saved):
+    arrays, header = archive.read(saved)
+    header["fitted"]["scale_"] = nonsense
+    archive.write(saved, arrays, header)
+    with pytest.raises(ValueError, match=r"model\.npz has a header that save does not write"):
+        load(saved)
+
+
+@pytest.mark.parametrize("name", ["transform", "__class__", "_k", "no name"])
+def test_methods_are_not_replaced_by_what_a_file_says(name, saved):
+    arrays, header = archive.read(saved)
+    header["fitted"][name] = 3
+    archive.write(saved, arrays, header)
+    with pytest.raises(ValueError, match=r"has a fitted attribute '.*', which save does not write"):
+        load(saved)

@@ -123,22 +123,38 @@ def load(path):
             f"{path} has format version {header.get('format_version')}; this skprojdict reads {FORMAT_VERSION}. It was "
             f"written by skprojdict {header.get('versions', {}).get('skprojdict')}: install that version to read it."
         )
+    try:
+        return _estimator(path, arrays, header)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        if str(path) in str(error):
+            raise
+        # Whole, but of no sense: save has not written it.
+        raise ValueError(
+            f"{path} has a header that save does not write ({type(error).__name__}: {error}). Save the estimator again."
+        ) from None
+
+
+def _estimator(path, arrays, header):
+    """The estimator that a header describes."""
+    import skprojdict
+
     if header["class"] not in CLASSES:
         raise ValueError(
             f"{path} holds a {header['class']}, which this version does not know: one of {CLASSES} is read."
         )
-
-    import skprojdict
-
+    Estimator = getattr(skprojdict, header["class"])
+    params = {key: _decode(value, arrays) for key, value in header["params"].items()}
     try:
-        params = {key: _decode(value, arrays) for key, value in header["params"].items()}
-        estimator = getattr(skprojdict, header["class"])(**params)
+        estimator = Estimator(**params)
     except TypeError as error:
         raise ValueError(
             f"{path} was written by skprojdict {header['versions']['skprojdict']}, whose {header['class']} took other "
             f"parameters ({error}): install that version to read it."
         ) from error
     for key, value in header["fitted"].items():
+        inherited = getattr(Estimator, key, None)
+        if not key.isidentifier() or key.startswith("__") or callable(inherited) or isinstance(inherited, property):
+            raise ValueError(f"{path} has a fitted attribute {key!r}, which save does not write. Save it again.")
         setattr(estimator, key, _decode(value, arrays))
     return estimator
 
