@@ -392,7 +392,7 @@ def learner(duel, args, folder):
     rows, atoms = str(train), str(atoms_from(patches(folder, p, seed=1), p, folder))
     out = {
         label: str(folder / f"{number}.npy")
-        for number, label in enumerate(("ours", "ours-512", "spams", "sklearn", "dictlearn"))
+        for number, label in enumerate(("ours", "512", "1024", "spams", "sklearn", "dictlearn"))
     }
     given = {"rows": rows, "atoms": atoms, "k": k}
     contestants = [
@@ -400,7 +400,12 @@ def learner(duel, args, folder):
         Contestant(
             "MOD, streaming, batches of 512",
             "_speed_ours:dictionary",
-            {**given, "n_passes": n_passes, "out": out["ours-512"], "batch_size": 512},
+            {**given, "n_passes": n_passes, "out": out["512"], "batch_size": 512},
+        ),
+        Contestant(
+            "MOD, streaming, batches of 1024",
+            "_speed_ours:dictionary",
+            {**given, "n_passes": n_passes, "out": out["1024"], "batch_size": 1024},
         ),
         Contestant(
             "SPAMS trainDL",
@@ -459,8 +464,8 @@ def learner(duel, args, folder):
     )
     lines += table(head, found)
     asked = [
-        ("MOD over SPAMS, a pass", results[name], results["SPAMS trainDL"], "<=", 1.5)
-        for name in ("MOD, streaming", "MOD, streaming, batches of 512")
+        (f"{name}, over SPAMS, a pass", results[name], results["SPAMS trainDL"], "<=", 1.5)
+        for name in ("MOD, streaming", "MOD, streaming, batches of 512", "MOD, streaming, batches of 1024")
     ]
     asked.append(
         (

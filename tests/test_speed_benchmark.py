@@ -68,7 +68,7 @@ def test_rows_are_the_same_on_every_call_and_finite(tmp_path):
 
 
 def test_an_unknown_section_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["speed.py", "trainig"])
+    monkeypatch.setattr(sys, "argv", ["speed.py", "trainings"])
     with pytest.raises(SystemExit):
         speed.main()
     assert "choose from floor, training" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def sparsify(rows, p, k, batch_size):
 
 
 def sae_lens(rows, p, k, batch_size, sparse):
-    """SAELens' trainer, with dense codes (its default) or COO tensors (which need rescaling off)."""
+    """SAELens' trainer, with dense codes (its default) or sparse tensors (which need rescaling off)."""
     import torch
     from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
