@@ -295,6 +295,8 @@ def worst_rows(residual, n_rows, others=None):
     xp = array_namespace(residual)
     if others is not None:
         residual = xp.concat([others, residual], axis=0)
+    if residual.shape[0] == 0:
+        return residual
     largest = xp.max(xp.abs(residual), axis=1)
     unit = xp.max(xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest)))
     scaled = residual / xp.where(unit > 0, unit, xp.ones_like(unit))  # squares of large rows would overflow
