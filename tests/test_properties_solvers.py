@@ -405,6 +405,14 @@ def test_replacing_and_normalising_atoms_makes_none_that_are_not_finite(problem)
     assert_allclose(norms, (problem.Y != 0).any(axis=1), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "rows", [np.zeros((0, 3)), np.zeros((2, 3)), np.full((2, 3), np.nan)], ids=["none", "0", "NaN"]
+)
+def test_no_rows_are_the_worst_where_none_is_left_over(rows):
+    assert mod.worst_rows(rows, 4).shape == (0, 3)
+    assert mod.worst_rows(rows, 4, others=np.zeros((0, 3))).shape == (0, 3)
+
+
 # ---- starting points
 
 
