@@ -128,24 +128,25 @@ def is_tuned(method):
 
 
 def run(trials, rows, seeds, tune=True, minutes=None):
-    """Tune the baseline and run what is not known, the four core methods on all rows first; all of one seed together.
+    """Tune the baseline and run what is not known: the three hierarchies first, of each the four core methods.
 
     Returns whether the time sufficed.
     """
     from _purpose_trials import dictionary
 
-    for group in (CORE, OVERLAP, (*REFERENCE, *LITERAL)):
-        for each in rows:
-            methods = [method for method in each.methods if method in group]
-            todo = [(method, TUNING_SEED, rate) for method in methods if tune and is_tuned(method) for rate in RATES]
-            todo += [(method, seed, AT_BEST) for seed in range(seeds) for method in methods]
-            for method, seed, rate in todo:
-                if minutes is not None and time.perf_counter() - trials.started > 60 * minutes:
-                    print("out of time: the same command goes on from here", flush=True)
-                    return False
-                if rate is AT_BEST:
-                    rate = best_rate(trials, each, method)
-                trials.run(dictionary, name_of(each, method), asked(each, method, seed, rate))
+    groups = (CORE, OVERLAP, (*REFERENCE, *LITERAL))
+    order = [(group, each) for part in (rows[:3], rows[3:]) for group in groups for each in part]
+    for group, each in order:
+        methods = [method for method in each.methods if method in group]
+        todo = [(method, TUNING_SEED, rate) for method in methods if tune and is_tuned(method) for rate in RATES]
+        todo += [(method, seed, AT_BEST) for seed in range(seeds) for method in methods]
+        for method, seed, rate in todo:
+            if minutes is not None and time.perf_counter() - trials.started > 60 * minutes:
+                print("out of time: the same command goes on from here", flush=True)
+                return False
+            if rate is AT_BEST:
+                rate = best_rate(trials, each, method)
+            trials.run(dictionary, name_of(each, method), asked(each, method, seed, rate))
     return True
 
 

@@ -97,7 +97,7 @@ def test_orthonormal_interchange_is_pyvenes_formula(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_orthonormal_interchange_is_that_of_pyvene(rng):
-    pyvene = pytest.importorskip("pyvene", reason="pyvene is not installed; its formula is tested beside this")
+    pyvene = pytest.importorskip("pyvene", reason="pyvene is an extra: pip install skprojdict[pyvene]")
     theirs = pyvene.LowRankRotatedSpaceIntervention(embed_dim=8, low_rank_dimension=3)
     R = theirs.rotate_layer.weight.detach().numpy()
     base, source = rng.standard_normal((2, 5, 8)).astype(np.float32)
