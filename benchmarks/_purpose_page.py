@@ -468,7 +468,7 @@ def _leak(found, related):
                 continue
             plain = methods.get("projective, tied" if "tied" in method else "projective", {})
             numbers = [paired(by_seed, plain, name) for name in ("leak", "holes", "ev", "mcc", "f1")]
-            if not numbers[0]:
+            if len(numbers[0]) < 2:
                 continue
             above = paired(by_seed, methods.get("TopK", {}), "leak")
             changes.append((f"{each.title}: {method}", *map(shown, numbers), shown(above)))
@@ -476,6 +476,8 @@ def _leak(found, related):
         head = ("rows, penalty", "leak", "holes", "EV", "MCC", "F1", "leak less that of TopK")
         lines += ["What the overlap penalty changes, against the same form without it:", "", *table(head, changes), ""]
         lines += [cure(found, related), ""]
+    else:
+        lines += ["What the overlap penalty does to it: not measured yet.", ""]
     return lines
 
 
@@ -488,7 +490,7 @@ def cure(found, related):
             if method.startswith("projective, overlap") and by_seed:
                 above = paired(by_seed, methods.get("TopK", {}), "leak")
                 cost = paired(by_seed, methods.get("projective", {}), "ev")
-                if above and cost:
+                if min(len(above), len(cost)) > 1:
                     settings.setdefault(method, []).append((average(above) <= 0, average(cost)))
     parts = [
         f"{method.removeprefix('projective, ')}: on {sum(ok for ok, _ in seen)} of {len(seen)} kinds of rows, for "
