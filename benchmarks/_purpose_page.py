@@ -468,7 +468,7 @@ def _leak(found, related):
                 continue
             plain = methods.get("projective, tied" if "tied" in method else "projective", {})
             numbers = [paired(by_seed, plain, name) for name in ("leak", "holes", "ev", "mcc", "f1")]
-            if len(numbers[0]) < 2:
+            if len(numbers[0]) < 3:
                 continue
             above = paired(by_seed, methods.get("TopK", {}), "leak")
             changes.append((f"{each.title}: {method}", *map(shown, numbers), shown(above)))
@@ -490,7 +490,7 @@ def cure(found, related):
             if method.startswith("projective, overlap") and by_seed:
                 above = paired(by_seed, methods.get("TopK", {}), "leak")
                 cost = paired(by_seed, methods.get("projective", {}), "ev")
-                if min(len(above), len(cost)) > 1:
+                if min(len(above), len(cost)) > 2:
                     settings.setdefault(method, []).append((average(above) <= 0, average(cost)))
     parts = [
         f"{method.removeprefix('projective, ')}: on {sum(ok for ok, _ in seen)} of {len(seen)} kinds of rows, for "
