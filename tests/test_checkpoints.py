@@ -353,6 +353,7 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_a_sound_state(fit, spoiled, monke
         if spoiled:
             with torch.no_grad():
                 self.bias[0] = float("nan")
+        torch.set_grad_enabled(False)  # as where the interrupt meets a context manager of torch's
         raise KeyboardInterrupt
 
     model = make(max_steps=12)
@@ -367,7 +368,16 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_a_sound_state(fit, spoiled, monke
     assert np.isfinite(model.encoder_bias_).all()
     assert np.isfinite(model.score(X))
     assert len(model.history_["step"]) == {"fit": 2, "partial_fit": 1}[fit]
+    assert torch.is_grad_enabled()
     model.partial_fit(X)  # and training goes on
+
+
+def test_a_fit_computes_its_gradients_where_others_are_off():
+    import torch
+
+    with torch.no_grad():
+        model = make().fit(X)
+    assert_same(model, make().fit(X))
 
 
 def test_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(folder, monkeypatch):

@@ -46,8 +46,10 @@ class Trainer:
         self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters
         self.n_steps = 0
+        self.grad_mode = torch.is_grad_enabled()
         self.good, self.best = weights.clone(), math.inf
 
+    @torch.enable_grad()
     def step(self, inputs, targets, rate=1.0):
         """One minibatch step at ``rate`` times the peak learning rate.
 
@@ -96,6 +98,7 @@ class Trainer:
 
     def settle(self):
         """Make whole what a step left that was cut off in the middle: unit norms, or the last good weights."""
+        torch.set_grad_enabled(self.grad_mode)  # torch's own context managers may be cut off before they restore it
         if all(bool(torch.isfinite(tensor).all()) for tensor in self.parameters):
             self.weights.renormalise()
         else:
