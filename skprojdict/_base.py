@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._array import (
     align_sparse,
     array_namespace,
+    asarray_like,
     check_same_namespace,
     device,
     map_chunks,
@@ -23,6 +24,7 @@ from ._array import (
 )
 from ._portable import portable, restored
 from ._validation import check_sparse_output, resolve_n_nonzero, validate_rows
+from .sources import ForwardRows, RowSource, as_source
 
 # Scale and starting atoms are taken from at most this many rows (or one row an atom).
 SAMPLE_ROWS = 16384
@@ -43,12 +45,14 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            Rows to code, in the namespace and on the device of the training data.
+            Rows to code, in the namespace and on the device of the training data; or what
+            :func:`skprojdict.sources.open_rows` opens, which is read slab by slab.
 
         Returns
         -------
         codes : array or CSR of shape (n_samples, n_components)
-            Dense in the namespace of X, or a SciPy CSR matrix with ``sparse_output=True``; float32 or float64.
+            Dense in the namespace of X, or a SciPy CSR matrix with ``sparse_output=True``; float32 or float64. Codes
+            that do not fit into memory are for :func:`skprojdict.sources.write_codes`.
         """
         X = self._validate_fitted(X, "transform")
         return self._assemble(X, self._chunks(X, None))
@@ -93,7 +97,7 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            Rows to score.
+            Rows to score, or what :func:`skprojdict.sources.open_rows` opens.
         y : ignored
 
         Returns
@@ -156,7 +160,7 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         """One code array, dense or CSR, from chunks of codes."""
         n, p = X.shape[0], self.components_.shape[0]
         if self.sparse_output:
-            check_sparse_output(X)
+            check_sparse_output(self.components_)
             return align_sparse(_csr(chunks, n, p, self.components_.dtype))
         xp = array_namespace(self.components_)
         codes = xp.zeros((n, p), dtype=self.components_.dtype, device=device(self.components_))
@@ -167,6 +171,12 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
     def _validate_fitted(self, X, method):
         """Validate rows for a fitted estimator's method."""
         check_is_fitted(self)
+        X = as_source(X)
+        if isinstance(X, RowSource):  # its rows come to where the dictionary is
+            like = self.components_
+            return ForwardRows(
+                validate_rows(self, X, reset=False), lambda rows: asarray_like(rows, like, dtype=like.dtype)
+            )
         check_same_namespace(X, self, attribute="components_", method=method)
         return validate_rows(self, X, reset=False)
 

@@ -2,6 +2,7 @@
 """The method of optimal directions as an estimator: the classical baseline in the projective dictionary's frame."""
 
 import warnings
+from itertools import islice
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -26,6 +27,8 @@ from .solvers.initial import initial_components
 from .solvers.learner import DictionaryLearner
 from .solvers.mod import StreamingStatistics
 from .solvers.omp import orthogonal_matching_pursuit
+from .sources import ReadAhead, RowSource, ShuffledRows, as_source, forward, is_source, open_rows, prototype
+from .sources.ahead import SLAB_BYTES
 
 
 def _can_stream(estimator):
@@ -185,7 +188,9 @@ class MethodOfOptimalDirections(_BaseDictionary):
         ----------
         X : array of shape (n_samples, n_features)
             Training rows: NumPy (memory-mapped and float16 arrays are read batch by batch and never copied whole),
-            torch, CuPy or another array API namespace.
+            torch, CuPy or another array API namespace. Or rows that lie elsewhere, whatever
+            :func:`skprojdict.sources.open_rows` opens: they are read in blocks, in a random order that
+            ``random_state`` fixes, and ahead of the step that needs them.
         y : ignored
 
         Returns
@@ -219,7 +224,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            A batch of rows.
+            A batch of rows, or what :func:`skprojdict.sources.open_rows` opens: all of its rows are one batch.
         y : ignored
 
         Returns
@@ -227,6 +232,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         self : object
         """
         fresh = not hasattr(self, "components_")
+        X = open_rows(X)[:] if is_source(X) else X
         with shape_kept(self):
             X, _ = self._begin(X, fresh=fresh, streaming=True)
         learner = getattr(self, "_learner", None) or self._learner_of(X)
@@ -251,11 +257,18 @@ class MethodOfOptimalDirections(_BaseDictionary):
             raise ValueError(
                 "n_nonzero_coefs=None leaves the length of a code to coder_tol, which is None too. Set one of them."
             )
-        if not fresh:
+        X = as_source(X)
+        elsewhere = isinstance(X, RowSource)
+        if elsewhere and self.update != "mod":
+            raise ValueError(
+                f"update={self.update!r} holds all rows in memory, got rows that lie elsewhere. Set update='mod', or "
+                "read them where they fit: skprojdict.sources.open_rows(X)[:]."
+            )
+        if not fresh and not elsewhere:
             check_same_namespace(X, self, attribute="components_", method="fit")
         X = validate_rows(self, X, reset=fresh, min_samples=2 if fresh else 1)
         if self.sparse_output:
-            check_sparse_output(X)
+            check_sparse_output(prototype(X))
         rng = check_random_state(self.random_state)
         if not fresh:
             self._check_size()
@@ -293,6 +306,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
             given = self.init(units.sample_out, n_components, rng) if callable(self.init) else self.init
             atoms = check_initial_components(given, n_components, X.shape[1])
         self.scale_ = units.scale_out or 1.0
+        X = prototype(X)
         dtype = self._dtype(X)
         self.mean_ = asarray_like(units.mean_out, X, dtype=dtype)
         self.components_ = asarray_like(atoms, X, dtype=dtype)
@@ -338,6 +352,10 @@ class MethodOfOptimalDirections(_BaseDictionary):
             batch = X[rows]
         else:
             batch = xp.take(X, asarray_like(rows, X, dtype=xp.int64), axis=0)
+        return self._scaled(batch)
+
+    def _scaled(self, batch):
+        xp = array_namespace(batch)
         return (xp.astype(batch, self.mean_.dtype) - self.mean_) / self.scale_
 
     def _learn(self, learner, X, y, rng):
@@ -350,7 +368,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
             iteration.call_on_fit_task_begin(estimator=self)
             last = i == self.max_iter - 1
             if self.algorithm == "full":
-                sums = learner.full_pass((self._take(X, rows) for rows in slabs(X)), replace=not last)
+                sums = learner.full_pass(self._slabs(X), replace=not last)
                 self._record(sums, 1, X.shape[0], learner)
             else:
                 sums, n_steps, n_rows = self._stream(learner, X, rng, last)
@@ -367,18 +385,37 @@ class MethodOfOptimalDirections(_BaseDictionary):
 
     def _stream(self, learner, X, rng, last):
         """One pass in batches of random rows; the last, shorter batch of a pass is left out."""
-        n = X.shape[0]
         size = min(4096, max(32, learner.components.shape[0])) if self.batch_size == "auto" else self.batch_size
-        order = rng.permutation(n)
-        starts = range(0, max(1, n - size + 1), size)
+        n_steps = max(1, X.shape[0] // size)
         error = energy = 0.0
         n_rows = 0
-        for start in starts:
-            batch = np.sort(order[start : start + size])
-            sums = learner.step(self._take(X, batch), replace=not (last and start == starts[-1]))
-            error, energy, n_rows = error + sums[0], energy + sums[1], n_rows + batch.size
+        for i, batch in enumerate(self._shuffled(X, size, n_steps, rng)):
+            sums = learner.step(batch, replace=not (last and i == n_steps - 1))
+            error, energy, n_rows = error + sums[0], energy + sums[1], n_rows + batch.shape[0]
         learner.end_pass()
-        return (error, energy), len(starts), n_rows
+        return (error, energy), n_steps, n_rows
+
+    def _shuffled(self, X, size, n_batches, rng):
+        """Batches of random rows, centred and scaled, each row at most once."""
+        if isinstance(X, RowSource):
+            ahead = ReadAhead(ShuffledRows((X,), size, rng))
+            try:
+                for (batch,) in islice(ahead, n_batches):
+                    yield self._scaled(asarray_like(batch, self.mean_))
+            finally:
+                ahead.close()
+            return
+        order = rng.permutation(X.shape[0])
+        for start in range(0, n_batches * size, size):
+            yield self._take(X, np.sort(order[start : start + size]))
+
+    def _slabs(self, X):
+        """All rows in order, centred and scaled, slab by slab."""
+        if isinstance(X, RowSource):
+            for _, slab in forward(X, X.runs(SLAB_BYTES)):
+                yield self._scaled(asarray_like(slab, self.mean_))
+        else:
+            yield from (self._take(X, rows) for rows in slabs(X))
 
     def _record(self, sums, n_steps, n_rows, learner=None):
         error, energy = sums

@@ -30,6 +30,7 @@ from ._validation import (
     validate_second_view,
 )
 from .solvers.select import score_all
+from .sources import ReadAhead, RowSource, ShuffledRows, as_source, is_source, open_rows, prototype
 
 STEPS_PER_ITERATION = 100
 # Fitted attributes that only some forms have, by the part of the weights that they belong to.
@@ -95,9 +96,11 @@ class _NeuralDictionary(_ExchangeDictionary):
         ----------
         X : array of shape (n_samples, n_features)
             Training rows: NumPy (memory-mapped and float16 arrays are read batch by batch and never copied whole),
-            torch, CuPy or another array API namespace.
+            torch, CuPy or another array API namespace. Or rows that lie elsewhere, whatever
+            :func:`skprojdict.sources.open_rows` opens: they are read in blocks, in a random order that
+            ``random_state`` fixes, and ahead of the step that needs them.
         y : array of shape (n_samples, n_targets) or (n_samples,), default=None
-            With ``target="y"`` what to reconstruct; ignored otherwise.
+            With ``target="y"`` what to reconstruct; ignored otherwise. Like X it may lie elsewhere.
         resume : bool or path-like, default=False
             True: go on from the newest good checkpoint in ``checkpoint_dir``, or start where there is none yet: the
             same call starts a fit and takes it up again. A path: go on from that checkpoint, or the newest in that
@@ -116,6 +119,8 @@ class _NeuralDictionary(_ExchangeDictionary):
             checkpoints of another fit, unless it is to be resumed.
         FloatingPointError
             When the loss stops being finite; the last good weights stay in the estimator.
+        skprojdict.sources.UnreadableRowsError
+            When a file of rows has gone or changed since it was opened; the weights stay in the estimator.
         """
         from .training.loop import NonFiniteLossError
 
@@ -135,6 +140,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             trainer.settle()
             raise
         finally:  # an interrupted or diverged fit keeps its last good weights
+            progress.batches.close()
             self._store(trainer, X)
         return self
 
@@ -148,7 +154,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         Parameters
         ----------
         X : array of shape (n_samples, n_features)
-            A batch of rows.
+            A batch of rows, or what :func:`skprojdict.sources.open_rows` opens: all of its rows are one batch.
         y : array of shape (n_samples, n_targets), default=None
             With ``target="y"`` what to reconstruct; ignored otherwise.
 
@@ -159,6 +165,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         from .training.loop import NonFiniteLossError
 
         first = not hasattr(self, "components_")
+        X = open_rows(X)[:] if is_source(X) else X
+        y = open_rows(y)[:] if self.target == "y" and is_source(y) else y
         with shape_kept(self):
             X, Y = self._views(X, y, reset=first, min_samples=2 if first else 1, method="partial_fit")
             trainer, views = self._resumed(X, Y) if self._trainer else self._start(X, Y, fresh=first)[:2]
@@ -181,7 +189,10 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _views(self, X, y, *, reset, min_samples, method):
         """Validated rows of both views; with ``target="X"`` the second is the first and y is not looked at."""
-        if not reset:
+        X = as_source(X)
+        if self.target == "y" and is_source(y):
+            X = open_rows(X)
+        if not reset and not isinstance(X, RowSource):
             check_same_namespace(X, self, attribute="components_", method=method)
         X = validate_rows(self, X, reset=reset, min_samples=min_samples)
         flat = getattr(y, "ndim", 2) == 1
@@ -239,15 +250,13 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _begin(self, X, Y, found, *, fresh):
         """A fit at its start, or where the found checkpoint left it."""
-        from .training.rows import BatchOrder
-
         if found is None:
             trainer, views, rng = self._start(X, Y, fresh=fresh)
         else:
             trainer, views, rng = self._taken_up(X, Y, *found)
         n = X.shape[0]
         batch_size = max(32, min(1024, n // 16)) if self.batch_size == "auto" else self.batch_size
-        progress = Progress(trainer, views, BatchOrder(n, batch_size, rng), _Patience(self.tol), self.n_iter_)
+        progress = Progress(trainer, views, _order(X, Y, batch_size, rng), _Patience(self.tol), self.n_iter_)
         if found is not None:
             restore(self, progress, *found)
         return progress
@@ -343,6 +352,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         import torch
 
         if self.device is None:
+            X = prototype(X)
             where = device(X)
             if isinstance(where, torch.device):
                 return where
@@ -403,7 +413,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
         trainer = progress.trainer
         while progress.step < end:
-            rows = progress.views.take(np.sort(next(progress.batches)))
+            rows = progress.views.take(next(progress.batches))
             step = trainer.step if progress.values else trainer.checked_step
             progress.values.append(step(*rows, schedule(progress.step, total)))
             progress.step += 1
@@ -437,6 +447,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         }
         if weights.head is not None:
             arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
+        like = prototype(like)
         attributes = {name: from_torch(tensor, like) for name, tensor in arrays.items()}
         for name in ("encoder_gain", "importance_gain", "threshold"):
             value = getattr(weights, name)
@@ -503,3 +514,12 @@ class _NeuralDictionary(_ExchangeDictionary):
         self._check_form()
         self._check_options(self.n_features_in_, self.components_.shape[1])
         return super()._validate_fitted(X, method)
+
+
+def _order(X, Y, batch_size, rng):
+    """Batches pass after pass: of row numbers where rows are at hand, of rows where they have to be read."""
+    from .training.rows import BatchOrder
+
+    if not isinstance(X, RowSource):
+        return BatchOrder(X.shape[0], batch_size, rng)
+    return ReadAhead(ShuffledRows((X,) if Y is X else (X, Y), batch_size, rng))

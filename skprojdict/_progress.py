@@ -25,7 +25,7 @@ class Progress:
     ----------
     trainer : Trainer
     views : Views
-    batches : BatchOrder
+    batches : BatchOrder or ReadAhead
     patience : _Patience
     n_iter_before : int
         Passes of earlier fits, which a warm start counts on from.
@@ -136,6 +136,7 @@ def save_checkpoint(estimator, progress, expected):
         "fitted": {name: getattr(estimator, name) for name in COUNTED},
         "generator": generator_state(progress.batches.drawn_from),
         "position": progress.batches.position,
+        "layout": progress.batches.layout(),
         "patience": [None if np.isinf(patience.best) else patience.best, patience.waited],
         "n_iter_before": progress.n_iter_before,
         "step": progress.step,
@@ -149,10 +150,14 @@ def restore(estimator, progress, arrays, header):
     """Put an estimator and its fresh progress into the state of a checkpoint."""
     from .training.checkpoints import generator_from, restore_trainer
 
+    if header.get("layout") != progress.batches.layout():
+        raise ValueError(
+            "the checkpoint cannot be continued here: its rows were read in another order, from an array or from "
+            "shards of other sizes. Pass the rows as before, or start afresh in another checkpoint_dir (with "
+            "warm_start=True to begin at what is learnt)."
+        )
     restore_trainer(progress.trainer, arrays, header["trainer"])
-    progress.batches.rng = generator_from(header["generator"])
-    progress.batches.drawn_from = generator_from(header["generator"])
-    progress.batches.skip_to(header["position"])
+    progress.batches.go_on(generator_from(header["generator"]), header["position"])
     best, waited = header["patience"]
     progress.patience.best, progress.patience.waited = np.inf if best is None else best, waited
     progress.values = [tuple(row) for row in arrays["values"].tolist()]

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 
 from ._array import (
     array_namespace,
+    asarray_like,
     detached,
     get_namespace_and_device,
     is_numpy_namespace,
@@ -19,22 +20,32 @@ from ._array import (
     supported_float_dtypes,
     to_numpy,
 )
+from .sources import ForwardRows, RowSource, is_source, open_rows
 
 
 def validate_rows(estimator, X, *, reset, min_samples=1):
     """Validate X without copying memory maps or half-precision data.
 
-    Floating dtypes are kept, float16 included (NumPy); others become the widest float of the namespace.
+    Floating dtypes are kept, float16 included (NumPy); others become the widest float of the namespace. Rows of a
+    :class:`skprojdict.sources.RowSource` are looked at for NaN and infinity when they are read, not here.
 
     Returns
     -------
-    X : array of shape (n_samples, n_features)
+    X : array or RowSource of shape (n_samples, n_features)
 
     Raises
     ------
     ValueError
         For NaN or infinity, naming the first bad row; for other columns than at fit; as scikit-learn otherwise.
     """
+    if isinstance(X, RowSource):
+        X = validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if X.shape[0] < min_samples or not X.shape[1]:
+            raise ValueError(
+                f"{X.parts[0].name}{' and so on' if len(X.parts) > 1 else ''}: found {X.shape[0]} sample(s) of "
+                f"{X.shape[1]} feature(s) while a minimum of {min_samples} sample(s) and 1 feature is required."
+            )
+        return X
     X = detached(X)
     X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
     check_finite(X, "X")
@@ -58,13 +69,17 @@ def shape_kept(estimator):
 def validate_second_view(estimator, X, y):
     """Validate the second view y against validated rows X: float (n_samples, n_targets) where X is.
 
-    A 1-d y becomes one column. ``reset=False`` checks of the number of targets are the caller's.
+    A 1-d y becomes one column. ``reset=False`` checks of the number of targets are the caller's. Where y is a source
+    that lies elsewhere, or X is a :class:`skprojdict.sources.RowSource` or :class:`skprojdict.sources.ForwardRows`, so
+    is what is returned.
     """
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} with target='y' requires y to be passed, but the target y is None. Pass the "
             "array to reconstruct as y, or set target='X'."
         )
+    if is_source(y) or isinstance(X, (RowSource, ForwardRows)):
+        return _second_source(X, y)
     y = detached(y)
     xp, _, device = get_namespace_and_device(X)
     own, _, own_device = get_namespace_and_device(y)
@@ -78,6 +93,21 @@ def validate_second_view(estimator, X, y):
         raise ValueError(f"y must have 1 or 2 dimensions with target='y', got an array of shape {tuple(y.shape)}")
     check_finite(y, "y")
     return y[:, :]  # never X itself: one object for both views means one view
+
+
+def _second_source(X, y):
+    """The second view where it, or the first, lies elsewhere."""
+    if getattr(y, "ndim", 2) == 1 and not is_source(y):
+        y = y[:, None]
+    source = open_rows(y if is_source(y) or hasattr(y, "shape") else np.asarray(y))
+    if source.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"X has {X.shape[0]} rows and y {source.shape[0]}. Pass the two views of the same rows, in the same order."
+        )
+    if isinstance(X, RowSource):
+        return source
+    convert = X.convert if isinstance(X, ForwardRows) else lambda rows: asarray_like(rows, X)
+    return ForwardRows(source, convert)
 
 
 def _array_options(X, min_samples):

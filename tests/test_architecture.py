@@ -94,15 +94,21 @@ def test_solvers_know_arrays_and_each_other_only(source):
         assert not [module for module in own(source) if not within(module, ["skprojdict", "_array", "solvers"])]
 
 
-def test_training_knows_arrays_solvers_and_formats_only(source):
+def test_training_knows_arrays_solvers_sources_and_formats_only(source):
     if name_of(source).startswith("training/"):
-        below = ["skprojdict", "_array", "solvers", "formats", "training"]
+        below = ["skprojdict", "_array", "solvers", "sources", "formats", "training"]
         assert not [module for module in own(source) if not within(module, below)]
+
+
+def test_sources_know_formats_and_each_other_only(source):
+    if name_of(source).startswith("sources/"):
+        assert not [module for module in own(source) if not within(module, ["skprojdict", "formats", "sources"])]
 
 
 def test_validation_and_array_know_nothing_above_them():
     assert own(PACKAGE / "_array.py") <= {"skprojdict"}
-    assert not [module for module in own(PACKAGE / "_validation.py") if not within(module, ["skprojdict", "_array"])]
+    below = ["skprojdict", "_array", "sources"]
+    assert not [module for module in own(PACKAGE / "_validation.py") if not within(module, below)]
 
 
 def test_estimators_do_not_know_what_looks_at_them():

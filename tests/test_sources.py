@@ -114,7 +114,7 @@ def test_going_on_in_the_middle_of_a_pass(data, monkeypatch):
     whole = order.ShuffledRows((open_rows([data]),), 32, np.random.RandomState(0))
     taken = [next(whole)[0] for _ in range(25)]
     later = order.ShuffledRows((open_rows([data]),), 32, np.random.RandomState(0))
-    later.skip_to(4)
+    later.go_on(np.random.RandomState(0), 4)
     assert later.position == 4
     for batch in taken[4:]:
         assert_array_equal(next(later)[0], batch)

@@ -4,17 +4,23 @@
 Everything here is NumPy; libraries of the files are imported where one of their files is met.
 """
 
+from .ahead import ForwardRows, Prefetched, ReadAhead, forward
 from .codes import read_codes, write_codes
-from .opening import RowSource, as_source, is_source, open_rows
-from .order import Prefetched, ShuffledRows, rows
+from .opening import RowSource, UnreadableRowsError, as_source, is_source, open_rows, prototype
+from .order import ShuffledRows, rows
 
 __all__ = [
+    "ForwardRows",
     "Prefetched",
+    "ReadAhead",
     "RowSource",
     "ShuffledRows",
+    "UnreadableRowsError",
     "as_source",
+    "forward",
     "is_source",
     "open_rows",
+    "prototype",
     "read_codes",
     "rows",
     "write_codes",

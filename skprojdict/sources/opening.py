@@ -14,6 +14,10 @@ BLOCK_BYTES = 512 * 2**10
 ENDINGS = ".npy, .safetensors, .h5, .hdf5, .zarr"
 
 
+class UnreadableRowsError(OSError):
+    """Rows that were there when their source was opened cannot be read any more."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A run of rows that one file or chunk holds: ``read(start, stop)`` gives some of them as a NumPy array."""
@@ -92,6 +96,17 @@ class RowSource:
             stops.append(first + np.minimum(begin + step, part.shape[0]))
         return np.concatenate(starts), np.concatenate(stops)
 
+    def runs(self, n_bytes):
+        """Slices over all rows, of whole blocks and about ``n_bytes`` each, in order."""
+        starts, stops = self.blocks()
+        row_bytes = max(1, self.shape[1] * self.dtype.itemsize)
+        first = 0
+        while first < len(starts):
+            last = int(np.searchsorted(stops, starts[first] + n_bytes // row_bytes, side="right"))
+            last = max(first + 1, last)
+            yield slice(int(starts[first]), int(stops[last - 1]))
+            first = last
+
     def whereabouts(self, row):
         """In words, where a row lies."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -116,12 +131,12 @@ class RowSource:
         try:
             rows = np.asarray(part.read(start, stop))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise OSError(
+            raise UnreadableRowsError(
                 f"{part.name} cannot be read any more (rows {start} to {stop - 1}: {type(error).__name__}: {error}). "
                 "Bring it back as it was, and go on from a checkpoint or start again."
             ) from error
         if rows.shape != (stop - start, self.shape[1]):
-            raise OSError(
+            raise UnreadableRowsError(
                 f"{part.name} gave rows of shape {rows.shape} where {(stop - start, self.shape[1])} were asked for: it "
                 "has changed since it was opened."
             )
@@ -157,6 +172,11 @@ def is_source(X):
         # Shards, not a list of rows: paths, or things with two dimensions.
         return bool(X) and all(isinstance(x, (str, os.PathLike)) or len(getattr(x, "shape", ())) == 2 for x in X)
     return _library(X) in ("zarr", "h5py", "dask") or _is_torch_data(X)
+
+
+def prototype(X):
+    """An array whose namespace, device and dtype say where work on X is done: X itself, or NumPy for a source."""
+    return np.empty(0, dtype=X.dtype) if isinstance(X, RowSource) else X
 
 
 def as_source(X):

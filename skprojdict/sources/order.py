@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reading rows in a random order that a disk can follow, and ahead of whoever uses them."""
+"""Reading rows in a random order that a disk can follow."""
 
 import copy
-import queue
-import threading
-import time
+import hashlib
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -88,8 +86,14 @@ class ShuffledRows:
         self.position += 1
         return batch
 
-    def skip_to(self, position):
-        """Begin the pass that ``rng`` draws next as if ``position`` of its batches were taken; none of them is read."""
+    def layout(self):
+        """A short digest of what the order depends on besides the generator: how the rows lie, and the window."""
+        digest = hashlib.sha256(np.int64([self.window_rows, *self.starts, self.n]).tobytes())
+        return digest.hexdigest()[:16]
+
+    def go_on(self, rng, position):
+        """Go on in the pass that ``rng`` draws next as if ``position`` of its batches were taken; none is read."""
+        self.rng, self.drawn_from, self.position = rng, copy.deepcopy(rng), 0
         if position:
             self._begin_pass(position)
 
@@ -100,7 +104,10 @@ class ShuffledRows:
 
     def _one_pass(self, rng, position):
         """Batches from ``position`` on. Windows that only earlier batches are drawn from are never read."""
-        windows = [self._window(blocks, rng) for blocks in self._split(rng.permutation(len(self.starts)))]
+        windows = [
+            _Window(self.sources, self.starts[blocks], self.stops[blocks], rng.randint(2**32, dtype=np.uint64))
+            for blocks in self._split(rng.permutation(len(self.starts)))
+        ]
         # Rows of a pass in order, as (window, first, last): a batch is a run of it.
         start, number, used = 0, 0, 0
         for i in range(self.batches_a_pass):
@@ -121,7 +128,7 @@ class ShuffledRows:
                     window.forget()
             if number + 1 < len(windows):  # read on while this batch is being used
                 windows[number + 1].read_some(
-                    -(-len(windows[number + 1].blocks) * self.batch_size // windows[number].n)
+                    -(-len(windows[number + 1].starts) * self.batch_size // windows[number].n)
                 )
 
     def _split(self, order):
@@ -135,17 +142,13 @@ class ShuffledRows:
                 last = sizes[i - 1]
         return np.split(order, cuts)
 
-    def _window(self, blocks, rng):
-        ranges = [(int(self.starts[block]), int(self.stops[block])) for block in blocks]
-        return _Window(self.sources, ranges, rng.randint(2**32, dtype=np.uint64))
-
 
 class _Window:
     """Some blocks of rows in memory, shuffled together."""
 
-    def __init__(self, sources, blocks, seed):
-        self.sources, self.blocks, self.seed = sources, blocks, seed
-        self.n = sum(stop - start for start, stop in blocks)
+    def __init__(self, sources, starts, stops, seed):
+        self.sources, self.starts, self.stops, self.seed = sources, starts, stops, seed
+        self.n = int((stops - starts).sum())
         self._data: list | None = None
         self._order: np.ndarray | None = None
         self._read = self._filled = 0
@@ -154,7 +157,8 @@ class _Window:
         """Read at most so many of the blocks that are still missing."""
         if self._data is None:
             self._data = [np.empty((self.n, source.shape[1]), dtype=source.dtype) for source in self.sources]
-        for start, stop in self.blocks[self._read : self._read + n_blocks]:
+        part = slice(self._read, self._read + n_blocks)
+        for start, stop in zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True):
             for data, source in zip(self._data, self.sources, strict=True):
                 data[self._filled : self._filled + stop - start] = source[start:stop]
             self._filled += stop - start
@@ -164,69 +168,10 @@ class _Window:
         """The rows from the ``first`` to the ``last`` of the window's own order, of every source."""
         if self._order is None:
             self._order = np.random.RandomState(self.seed).permutation(self.n)
-        self.read_some(len(self.blocks))
+        self.read_some(len(self.starts))
         return [data[self._order[first:last]] for data in self._data or []]
 
     def forget(self):
         """Give the memory back."""
         self._data = self._order = None
         self._read = self._filled = 0
-
-
-class Prefetched:
-    """What an iterator gives, made ahead in a thread.
-
-    Parameters
-    ----------
-    iterator : iterator
-        Its ``next`` is called in the thread only.
-    depth : int, default=4
-        Items that are ready at most.
-
-    Attributes
-    ----------
-    waited : float
-        Seconds that the user of the items has waited for them.
-    """
-
-    def __init__(self, iterator, *, depth=4):
-        self.waited = 0.0
-        self._ready: queue.Queue = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(iterator,), daemon=True, name="skprojdict-rows")
-        self._thread.start()
-
-    def _work(self, iterator):
-        try:
-            for item in iterator:
-                if not self._put((item, None)):
-                    return
-            self._put((None, StopIteration()))
-        except BaseException as error:
-            self._put((None, error))
-
-    def _put(self, item):
-        while not self._stop.is_set():
-            try:
-                self._ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        begun = time.perf_counter()
-        item, error = self._ready.get()
-        self.waited += time.perf_counter() - begun
-        if error is not None:
-            self._ready.put((None, error))
-            raise error
-        return item
-
-    def close(self):
-        """Stop reading ahead, and let the thread end."""
-        self._stop.set()
-        self._thread.join()

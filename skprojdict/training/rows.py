@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.random import sample_without_replacement
 
 from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, to_numpy, to_torch
 from ..solvers.initial import geometric_median
+from ..sources import RowSource, forward
+from ..sources.ahead import SLAB_BYTES
 
 
 class Rows:
@@ -19,7 +22,7 @@ class Rows:
 
     Parameters
     ----------
-    X : array of shape (n, d)
+    X : array or RowSource of shape (n, d)
     dtype : torch.dtype
         Of the batches.
     device : torch.device
@@ -28,20 +31,24 @@ class Rows:
 
     def __init__(self, X, dtype, device):
         self.dtype, self.device = dtype, device
-        self.numpy = isinstance(X, np.ndarray) or is_numpy_namespace(array_namespace(X))
+        self.numpy = isinstance(X, (np.ndarray, RowSource)) or is_numpy_namespace(array_namespace(X))
         self.source = X if self.numpy else to_torch(X)
 
     def take(self, rows):
         """The given rows (a NumPy integer array or slice) as a tensor."""
         if self.numpy:
-            batch = np.ascontiguousarray(self.source[rows])
-            batch = batch.astype(batch.dtype.newbyteorder("="), copy=False)  # torch has the machine's byte order only
-            if batch.base is not None or not batch.flags.writeable:
-                batch = batch.copy()  # torch warns on memory that it may not write
-            return torch.from_numpy(batch).to(self.device, self.dtype)
+            return self.of(self.source[rows])
         if not isinstance(rows, slice):
             rows = torch.from_numpy(np.ascontiguousarray(rows)).to(self.source.device)
         return self.source[rows].to(self.device, self.dtype)
+
+    def of(self, batch):
+        """NumPy rows that were read elsewhere as a tensor."""
+        batch = np.ascontiguousarray(batch)
+        batch = batch.astype(batch.dtype.newbyteorder("="), copy=False)  # torch has the machine's byte order only
+        if batch.base is not None or not batch.flags.writeable:
+            batch = batch.copy()  # torch warns on memory that it may not write
+        return torch.from_numpy(batch).to(self.device, self.dtype)
 
 
 class Views:
@@ -49,7 +56,7 @@ class Views:
 
     Parameters
     ----------
-    X, Y : arrays
+    X, Y : arrays or RowSources
         Encoder input and target; the same object where there is one view.
     scale_in, scale_out : float
         Divisors.
@@ -62,10 +69,16 @@ class Views:
         self.inputs = None if X is Y else Rows(X, dtype, device)
         self.scale_in, self.scale_out = scale_in, scale_out
 
-    def take(self, rows):
-        """``(inputs or None, targets)`` of the given rows."""
-        inputs = None if self.inputs is None else self.inputs.take(rows) / self.scale_in
-        return inputs, self.targets.take(rows) / self.scale_out
+    def take(self, batch):
+        """``(inputs or None, targets)`` of a batch: a slice, row numbers in any order, or the rows as read, a tuple."""
+        if isinstance(batch, tuple):
+            inputs = None if self.inputs is None else self.inputs.of(batch[0])
+            targets = self.targets.of(batch[-1])
+        else:
+            rows = batch if isinstance(batch, slice) else np.sort(batch)  # in the order in which they lie
+            inputs = None if self.inputs is None else self.inputs.take(rows)
+            targets = self.targets.take(rows)
+        return None if inputs is None else inputs / self.scale_in, targets / self.scale_out
 
 
 class Units(NamedTuple):
@@ -87,8 +100,8 @@ def measure_units(X, Y, *, n_sample, center, rng):
 
     Parameters
     ----------
-    X, Y : arrays of shape (n, m), (n, d)
-        The same object where there is one view.
+    X, Y : arrays or RowSources of shape (n, m), (n, d)
+        The same object where there is one view. A source is read once, from the first row to the last.
     n_sample : int
     center : {"mean", "geometric_median"}
     rng : numpy.random.RandomState
@@ -99,15 +112,20 @@ def measure_units(X, Y, *, n_sample, center, rng):
         NumPy, float64.
     """
     n = X.shape[0]
-    rows = np.arange(n) if n <= n_sample else np.sort(rng.choice(n, n_sample, replace=False))
-    mean_out, sample_out = _column_means(Y), _numpy_rows(Y, rows)
+    if n <= n_sample:
+        rows = np.arange(n)
+    elif isinstance(Y, RowSource):  # choice would permute the numbers of all rows
+        rows = np.sort(sample_without_replacement(n, n_sample, random_state=rng))
+    else:
+        rows = np.sort(rng.choice(n, n_sample, replace=False))
+    mean_out, sample_out = _mean_and_sample(Y, rows)
     if center == "geometric_median":
         mean_out = geometric_median(sample_out)
     scale_out, sample_out = _centre_and_scale(sample_out, mean_out)
     if X is Y:
         return Units(mean_out, mean_out, scale_out, scale_out, sample_out, sample_out)
-    mean_in = _column_means(X)
-    scale_in, sample_in = _centre_and_scale(_numpy_rows(X, rows), mean_in)
+    mean_in, sample_in = _mean_and_sample(X, rows)
+    scale_in, sample_in = _centre_and_scale(sample_in, mean_in)
     return Units(mean_in, mean_out, scale_in, scale_out, sample_in, sample_out)
 
 
@@ -116,6 +134,18 @@ def _centre_and_scale(sample, mean):
     scale = float(np.linalg.norm(centred, axis=1).mean())
     rounding = 1e-13 * float(np.linalg.norm(mean))  # what float64 sums leave of identical rows
     return (scale, centred / scale) if scale > rounding else (0.0, centred)
+
+
+def _mean_and_sample(X, rows):
+    """Column means over all rows, and the rows with the given numbers, which ascend."""
+    if not isinstance(X, RowSource):
+        return _column_means(X), _numpy_rows(X, rows)
+    total, sample = np.zeros(X.shape[1]), np.empty((rows.size, X.shape[1]))
+    for part, data in forward(X, X.runs(SLAB_BYTES)):
+        total += data.sum(axis=0, dtype=np.float64)
+        mine = slice(*np.searchsorted(rows, [part.start, part.stop]))
+        sample[mine] = data[rows[mine] - part.start]
+    return total / X.shape[0], sample
 
 
 def _numpy_rows(X, rows):
@@ -173,11 +203,19 @@ class BatchOrder:
         self.drawn_from, self.position = copy.deepcopy(self.rng), 0
         self._order = self.rng.permutation(self.n)
 
-    def skip_to(self, position):
-        """Begin the pass that ``rng`` draws next as if ``position`` of its batches were taken."""
+    def go_on(self, rng, position):
+        """Go on in the pass that ``rng`` draws next as if ``position`` of its batches were taken."""
+        self.rng, self.drawn_from, self.position = rng, copy.deepcopy(rng), 0
         if position:
             self._begin_pass()
             self.position = position
+
+    def layout(self):
+        """Nothing but the number of rows decides the order."""
+        return None
+
+    def close(self):
+        """Nothing to close."""
 
 
 def steps_per_pass(n, batch_size):
