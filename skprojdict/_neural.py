@@ -98,7 +98,8 @@ class _NeuralDictionary(_ExchangeDictionary):
             Training rows: NumPy (memory-mapped and float16 arrays are read batch by batch and never copied whole),
             torch, CuPy or another array API namespace. Or rows that lie elsewhere, whatever
             :func:`skprojdict.sources.open_rows` opens: they are read in blocks, in a random order that
-            ``random_state`` fixes, and ahead of the step that needs them.
+            ``random_state`` fixes, and ahead of the step that needs them. Inside an initialised process group of
+            torch.distributed every process is given all rows, and trains on its share of each batch.
         y : array of shape (n_samples, n_targets) or (n_samples,), default=None
             With ``target="y"`` what to reconstruct; ignored otherwise. Like X it may lie elsewhere.
         resume : bool or path-like, default=False
@@ -121,14 +122,18 @@ class _NeuralDictionary(_ExchangeDictionary):
             When the loss stops being finite; the last good weights stay in the estimator.
         skprojdict.sources.UnreadableRowsError
             When a file of rows has gone or changed since it was opened; the weights stay in the estimator.
+        skprojdict.training.distributed.LostRankError
+            When another process of the group has stopped.
         """
+        from .training.distributed import Ranks
         from .training.loop import NonFiniteLossError
 
-        found = found_checkpoint(self, resume)
+        ranks = Ranks.of_this_process()
+        found = ranks.from_first(lambda: found_checkpoint(self, resume))
         fresh = found is not None or not (self.warm_start and hasattr(self, "components_"))
         with shape_kept(self):
-            X, Y = self._views(X, y, reset=fresh, min_samples=2, method="fit")
-            progress = self._begin(X, Y, found, fresh=fresh)
+            X, Y = ranks.together(lambda: self._views(X, y, reset=fresh, min_samples=2, method="fit"))
+            progress = self._begin(X, Y, found, ranks, fresh=fresh)
         trainer = progress.trainer
         self._trainer = None  # moments of an earlier partial_fit
         try:
@@ -149,7 +154,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """One minibatch step on X, all of its rows at once, at a constant learning rate.
 
         The first call sets centres, scale and starting atoms from its batch. Every call brings the weights back to the
-        namespace of X, a copy of the dictionary and its encoder.
+        namespace of X, a copy of the dictionary and its encoder. It knows nothing of other processes.
 
         Parameters
         ----------
@@ -248,14 +253,20 @@ class _NeuralDictionary(_ExchangeDictionary):
             return 64 * n_components / (k or max(1, n_components // 10))
         return self.dead_after
 
-    def _begin(self, X, Y, found, *, fresh):
+    def _begin(self, X, Y, found, ranks, *, fresh):
         """A fit at its start, or where the found checkpoint left it."""
-        if found is None:
-            trainer, views, rng = self._start(X, Y, fresh=fresh)
-        else:
-            trainer, views, rng = self._taken_up(X, Y, *found)
+        from .training.checkpoints import difference
+
         n = X.shape[0]
         batch_size = max(32, min(1024, n // 16)) if self.batch_size == "auto" else self.batch_size
+        ranks.check_batch(min(n, batch_size))
+        if ranks.size > 1:
+            ranks.agree(identity(self, X, Y), difference)
+        if found is None:
+            trainer, views, rng = self._start(X, Y, fresh=fresh, ranks=ranks)
+        else:
+            trainer, views, rng = self._taken_up(X, Y, *found)
+        trainer.join(ranks)
         progress = Progress(trainer, views, _order(X, Y, batch_size, rng), _Patience(self.tol), self.n_iter_)
         if found is not None:
             restore(self, progress, *found)
@@ -284,7 +295,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         dead = DeadFeatures(p, self._dead_after(p, k), weights.components.device)
         return Trainer(weights, self._loss(p, d, k), dead, learning_rate=self._peak_rate(p))
 
-    def _start(self, X, Y, *, fresh):
+    def _start(self, X, Y, *, fresh, ranks=None):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
         import torch
 
@@ -295,10 +306,11 @@ class _NeuralDictionary(_ExchangeDictionary):
         like = X if fresh else self.components_
         dtype = torch.float32 if "float32" in str(like.dtype) or "float16" in str(like.dtype) else torch.float64
         rng = check_random_state(self.random_state)
+        rng = rng if ranks is None else ranks.from_first(lambda: rng)
         p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
         k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
-            units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, p), center=self.center, rng=rng)
+            units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, p), center=self.center, rng=rng, ranks=ranks)
             given = self._given_components(units.sample_out, p, rng)
             self._set_units(units)
             weights = fresh_weights(
@@ -381,7 +393,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         # Where a checkpoint was taken at the end of an iteration, that iteration is still to be recorded.
         first = progress.step // block - (not progress.step % block and bool(progress.values))
         starts = range(first * block, 0 if progress.finished else total, block)
-        expected = identity(self, X, Y) if self.checkpoint_dir is not None else None
+        writes = self.checkpoint_dir is not None and trainer.ranks.first
+        expected = identity(self, X, Y) if writes else None
         context = self._init_callback_context(max_subtasks=len(starts))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         for start in starts:
@@ -398,6 +411,7 @@ class _NeuralDictionary(_ExchangeDictionary):
                 metadata={name: series[-1] for name, series in self.history_.items()},
                 reconstruction_attributes=lambda: self._fitted_attributes(trainer, X),
             )
+            stop = trainer.ranks.from_first(lambda stop=stop: stop)  # a callback may look at the clock
             if stop or progress.patience.exhausted(self.history_["loss"][-1]):
                 break
         if expected and not progress.finished:
@@ -411,11 +425,12 @@ class _NeuralDictionary(_ExchangeDictionary):
         """Steps up to ``end``, and the checkpoints that fall due on the way."""
         from .training.loop import schedule
 
-        trainer = progress.trainer
+        trainer, batches = progress.trainer, progress.batches
+        n_rows = min(batches.n, batches.batch_size)
         while progress.step < end:
-            rows = progress.views.take(next(progress.batches))
+            rows = progress.views.take(next(batches), trainer.ranks)
             step = trainer.step if progress.values else trainer.checked_step
-            progress.values.append(step(*rows, schedule(progress.step, total)))
+            progress.values.append(step(*rows, schedule(progress.step, total), n_rows))
             progress.step += 1
             if expected and progress.step % self.checkpoint_every == 0 and progress.step < total:
                 save_checkpoint(self, progress, expected)

@@ -92,6 +92,53 @@ def test_the_command_line_fits_what_python_fits(fitted):
     assert_array_equal(load(fitted).components_, expected.components_)
 
 
+def test_shards_in_and_codes_as_shards_out(folder, capsys):
+    from safetensors.numpy import save_file
+
+    from skprojdict.sources import read_codes
+
+    np.save("a.npy", X[:150])
+    save_file({"acts": X[150:], "other": X[:3]}, "b.safetensors")
+    files_of_rows = ["a.npy", "b.safetensors::acts"]
+    assert main(["fit", *files_of_rows, "-o", "m.npz", *FIT]) == 0
+    model = load("m.npz")
+    expected = ProjectiveDictionaryLearning(16, n_nonzero_coefs=2, max_steps=20, random_state=0)
+    assert_array_equal(model.components_, expected.fit(files_of_rows).components_)
+    arguments = ["transform", "m.npz", *files_of_rows, "-o", "codes", "--rows-a-shard", "180"]
+    assert main(arguments) == 0
+    assert "codes: codes of 400 rows, 16 atoms, 3 shards" in capsys.readouterr().out
+    codes = np.concatenate([shard.toarray() for shard in read_codes("codes")])
+    assert_allclose(codes, model.transform(X), atol=1e-5)
+    assert "codes: holds codes; use --resume to complete them" in refusal(capsys, arguments)
+    Path("codes/codes-000001.npz").unlink()
+    assert main([*arguments, "--resume"]) == 0
+    assert sum(shard.shape[0] for shard in read_codes("codes")) == 400
+    assert main(["transform", "m.npz", *files_of_rows, "-o", "codes.npy"]) == 0
+    assert_allclose(np.load("codes.npy"), codes, atol=1e-5)
+    capsys.readouterr()
+    assert main(["score", "m.npz", *files_of_rows]) == 0
+    assert float(capsys.readouterr().out.split()[3]) == pytest.approx(1 - model.score(X), abs=1e-4)
+    assert main(["fit", "rows.npy", "--stream", "-o", "streamed.npz", *FIT]) == 0
+    assert_array_equal(load("streamed.npz").components_, expected.fit(["rows.npy"]).components_)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "rows.npy", "none.npy", "-o", "m.npz"], "none.npy: no such file"),
+        (["fit", "rows.npy", "bad.npy", "-o", "m.npz"], "row 403 (row 3 of bad.npy) is the first"),
+        (["transform", "MODEL", "bad.npy", "--rows-a-shard", "9", "-o", "rows.npy"], "rows.npy: is a file"),
+        (["transform", "MODEL", "rows.npy", "--resume", "-o", "c"], "--resume: completes a folder of shards"),
+        (["transform", "MODEL", "rows.npy", "bad.npy", "-o", "c.npy"], "row 403 (row 3 of bad.npy) is the first"),
+    ],
+    ids=" ".join,
+)
+def test_bad_shards_get_one_line_that_names_them(folder, capsys, fitted, arguments, message):
+    np.save("bad.npy", np.where(np.arange(10)[:, None] == 3, np.nan, X[:10]))
+    assert message in refusal(capsys, [str(fitted) if word == "MODEL" else word for word in arguments])
+    assert files(folder) == ["bad.npy", "rows.npy"]
+
+
 def test_any_parameter_can_be_set(folder):
     options = ["--set", "n_refinements=1", "--set", "penalty=ridge", "--set", "prefix_sizes=[4, 8]"]
     assert main(["fit", "rows.npy", "-o", "m.npz", *FIT, *options]) == 0

@@ -233,6 +233,11 @@ def test_codes_on_disk_are_those_in_memory(data, tmp_path):
     write_codes(model, data, tmp_path / "codes", rows_a_shard=70, resume=True)
     assert paths[0].stat().st_mtime_ns == untouched
     assert sum(shard.shape[0] for shard in read_codes(tmp_path / "codes")) == 300
+    for other, step in ((model.partial_fit(data), 70), (model, 50)):
+        with pytest.raises(ValueError, match=r"holds codes of another (coder|rows_a_shard).*force=True"):
+            write_codes(other, data, tmp_path / "codes", rows_a_shard=step, resume=True)
+    write_codes(model, data, tmp_path / "codes", rows_a_shard=200, force=True)
+    assert [shard.shape[0] for shard in read_codes(tmp_path / "codes")] == [200, 100]
 
 
 def test_incomplete_codes_are_refused(tmp_path):

@@ -2,13 +2,14 @@
 """The command line: ``skprojdict compare | fit | transform | score``, for people with a file of activations.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0, 2 for input that must be repaired
-(one line says which, and how) or a fit that diverged, 1 for a write that failed, 130 for an interruption.
+(one line says which, and how) or a fit that diverged, 1 for a write that failed or another process of the fit that has
+stopped, 130 for an interruption.
 """
 
 import os
 import sys
 
-from skprojdict.cli.files import InputError
+from skprojdict.cli.files import InputError, StoppedError
 from skprojdict.cli.parser import build_parser
 
 __all__ = ["main"]
@@ -32,6 +33,8 @@ def main(argv=None):
         options.run(options)
     except (InputError, FloatingPointError) as error:
         return _fail(error, 2)
+    except StoppedError as error:
+        return _fail(error, 1)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

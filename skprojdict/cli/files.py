@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skprojdict import persistence
+from skprojdict import persistence, sources
 
 # Rows are read in slabs of about this size, so that a file may be larger than memory.
 SLAB_BYTES = 64 * 2**20
@@ -17,30 +17,58 @@ class InputError(Exception):
     """What the user gave cannot be used; the message says what to change."""
 
 
+class StoppedError(Exception):
+    """The command could not be finished for a reason that lies in another process."""
+
+
 def say(message):
     """Tell about progress."""
     print(message, file=sys.stderr, flush=True)
 
 
-def open_rows(path, *, min_rows=1):
-    """Open a ``.npy`` file of rows without reading it into memory, after a look at every value.
+def open_rows(paths, *, min_rows=1, stream=False):
+    """Open files of rows without reading them into memory.
+
+    One ``.npy`` file is memory-mapped, after a look at every value. Several files, or files of another kind, are shards
+    in this order, whose values are looked at when they are read.
 
     Parameters
     ----------
-    path : str
-        File with a 2-d array of real numbers.
+    paths : str, or list of str
+        Files with a 2-d array of real numbers, ``FILE::NAME`` where a file has several.
     min_rows : int, default=1
         Fewest rows that make sense.
+    stream : bool, default=False
+        Take a ``.npy`` file as a shard, too.
 
     Returns
     -------
-    rows : memmap of shape (n_samples, n_features)
+    rows : memmap or RowSource of shape (n_samples, n_features)
 
     Raises
     ------
     InputError
-        If the file is missing, something else, not 2-d, not numeric, too short, or holds NaN or infinity.
+        If a file is missing, something else, not 2-d, not numeric, too short, or holds NaN or infinity.
     """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if len(paths) == 1 and not stream and not _of_another_kind(paths[0]):
+        return _mapped(paths[0], min_rows)
+    try:
+        rows = sources.open_rows(paths)
+    except ImportError as error:
+        raise InputError(f"{paths[0]}: needs {error.name}, which is missing; pip install {error.name}.") from None
+    except (ValueError, OSError) as error:
+        raise InputError(error) from None
+    if rows.shape[0] < min_rows or rows.shape[1] < 1:
+        raise InputError(f"{paths[0]}: has shape {rows.shape}; at least {min_rows} rows and 1 column are needed.")
+    return rows
+
+
+def _of_another_kind(path):
+    return Path(path.partition("::")[0]).suffix in (".safetensors", ".h5", ".hdf5", ".zarr")
+
+
+def _mapped(path, min_rows):
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a .npy file.")
@@ -130,9 +158,10 @@ def load_model(path):
         raise InputError(error) from None
 
 
-def check_columns(model, model_path, rows, path):
+def check_columns(model, model_path, rows, paths):
     """Refuse data of another width than the model's."""
     if rows.shape[1] != model.n_features_in_:
+        path = paths if isinstance(paths, str) else paths[0]
         raise InputError(
             f"{path}: has {rows.shape[1]} columns, but {model_path} was fitted on {model.n_features_in_}; give data "
             "of the same kind."

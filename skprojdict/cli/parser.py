@@ -10,6 +10,8 @@ METHODS = {
     "mod": "MethodOfOptimalDirections",
 }
 
+_DATA = "files of rows: .npy, .safetensors, HDF5 or Zarr (FILE::NAME for one of several arrays); several are shards"
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Show defaults, and keep the line breaks of descriptions and examples."""
@@ -32,8 +34,8 @@ def build_parser():
   skprojdict transform model.npz acts.npy --output codes.npz --sparse
   skprojdict score model.npz heldout.npy
 
-'skprojdict COMMAND --help' tells about one command. Data are .npy files, one sample a row; they are read from disk as
-needed, so they may be larger than memory, and may hold float16.""",
+'skprojdict COMMAND --help' tells about one command. Data are .npy, .safetensors, HDF5 or Zarr files, one
+sample a row; they are read from disk as needed, so they may be larger than memory, and may hold float16.""",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_compare(commands)
@@ -92,15 +94,20 @@ def _add_fit(commands):
         commands,
         "fit",
         "fit",
-        "learn a dictionary from a .npy file, and save it",
-        "Learns a dictionary from the rows of a .npy file and saves it in a file without pickle. What a fit that was\n"
-        "interrupted, or whose loss stopped being finite, has learnt is saved as well, in MODEL.partial.npz.",
+        "learn a dictionary from files of rows, and save it",
+        "Learns a dictionary from the rows of files and saves it in a file without pickle. What a fit that was\n"
+        "interrupted, or whose loss stopped being finite, has learnt is saved as well, in MODEL.partial.npz.\n"
+        "One .npy file is memory-mapped, and batches are drawn from all of it; several files, and other kinds, are\n"
+        "read in blocks, in a random order.",
         "  skprojdict fit acts.npy --output model.npz\n"
         "  skprojdict fit acts.npy --output model.npz --n-components 4096 --n-nonzero-coefs 32 --steps 5000\n"
         "  skprojdict fit acts.npy --output model.npz --checkpoint-dir checkpoints --resume\n"
-        "  skprojdict fit acts.npy --output mod.npz --method mod --set coder=omp --set max_iter=5",
+        "  skprojdict fit acts.npy --output mod.npz --method mod --set coder=omp --set max_iter=5\n"
+        "  skprojdict fit shards/*.npy --output model.npz\n"
+        "  skprojdict fit acts.safetensors::layer3 --output model.npz\n"
+        "  torchrun --nproc-per-node 2 -m skprojdict fit shards/*.npy --output model.npz",
     )
-    parser.add_argument("data", metavar="DATA.npy", help="rows to learn from")
+    parser.add_argument("data", metavar="DATA", nargs="+", help=_DATA)
     parser.add_argument("--output", "-o", metavar="MODEL.npz", required=True, help="file to write")
     parser.add_argument(
         "--method",
@@ -118,6 +125,11 @@ def _add_fit(commands):
     )
     parser.add_argument("--steps", metavar="N", type=_count, help="training steps (default: 20 passes over the rows)")
     parser.add_argument("--seed", metavar="S", type=_seed, help="fixes every random choice (default: 0)")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read a single .npy file in blocks, too: for one that is larger than memory, and on a slow disk",
+    )
     parser.add_argument("--checkpoint-dir", metavar="DIR", help="folder for checkpoints of this one fit")
     parser.add_argument(
         "--checkpoint-every", metavar="N", type=_count, help="steps between two of them (default: 1000)"
@@ -143,16 +155,23 @@ def _add_transform(commands):
         commands,
         "transform",
         "transform",
-        "write the codes of the rows of a .npy file",
-        "Writes one row of coefficients for each row of the data: a dense .npy file, or with --sparse the CSR .npz\n"
-        "that scipy.sparse.load_npz reads.",
+        "write the codes of the rows of files",
+        "Writes one row of coefficients for each row of the data: a dense .npy file, with --sparse the CSR .npz that\n"
+        "scipy.sparse.load_npz reads, or with --rows-a-shard a folder of such files, for codes that do not fit into\n"
+        "memory (skprojdict.sources.read_codes reads them one after the other).",
         "  skprojdict transform model.npz acts.npy --output codes.npy\n"
-        "  skprojdict transform model.npz acts.npy --output codes.npz --sparse",
+        "  skprojdict transform model.npz acts.npy --output codes.npz --sparse\n"
+        "  skprojdict transform model.npz shards/*.npy --output codes --rows-a-shard 65536",
     )
     parser.add_argument("model", metavar="MODEL.npz", help="what 'skprojdict fit' wrote")
-    parser.add_argument("data", metavar="DATA.npy", help="rows to code")
-    parser.add_argument("--output", "-o", metavar="FILE", required=True, help="file to write")
-    parser.add_argument("--sparse", action="store_true", help="write nonzeros only (CSR .npz)")
+    parser.add_argument("data", metavar="DATA", nargs="+", help=_DATA)
+    parser.add_argument("--output", "-o", metavar="FILE", required=True, help="file or folder to write")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--sparse", action="store_true", help="write nonzeros only (CSR .npz)")
+    form.add_argument(
+        "--rows-a-shard", metavar="N", type=_count, help="write a folder of CSR .npz files of N rows each"
+    )
+    parser.add_argument("--resume", action="store_true", help="complete a folder of shards: write the missing ones")
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
 
 
@@ -161,13 +180,13 @@ def _add_score(commands):
         commands,
         "score",
         "score",
-        "tell how well a dictionary explains the rows of a .npy file",
+        "tell how well a dictionary explains the rows of files",
         "Prints the fraction of variance unexplained (FVU: 0 is perfect, 1 no better than the mean), the mean number\n"
         "of nonzero coefficients a row (L0), and how many atoms no row uses.",
         "  skprojdict score model.npz heldout.npy",
     )
     parser.add_argument("model", metavar="MODEL.npz", help="what 'skprojdict fit' wrote")
-    parser.add_argument("data", metavar="DATA.npy", help="rows to reconstruct")
+    parser.add_argument("data", metavar="DATA", nargs="+", help=_DATA)
 
 
 def _count(text):

@@ -7,20 +7,43 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 import skprojdict
 from skprojdict import persistence
-from skprojdict.cli.files import InputError, check_columns, check_output, load_model, open_rows, say, slabs
+from skprojdict.cli.files import (
+    InputError,
+    StoppedError,
+    check_columns,
+    check_output,
+    load_model,
+    open_rows,
+    say,
+    slabs,
+)
 from skprojdict.cli.parser import METHODS
+from skprojdict.sources import UnreadableRowsError, write_codes
 
 
 def fit(options):
-    """Learn a dictionary from a file and save it."""
-    output = check_output(options.output, force=options.force, inputs=[options.data])
-    partial = check_output(output.with_suffix(f".partial{output.suffix}"), force=options.force, inputs=[options.data])
+    """Learn a dictionary from files and save it; under torchrun, as one of several processes."""
+    from skprojdict.training.distributed import LostRankError, launched
+
+    with launched() as ranks:
+        try:
+            _fit(options, ranks)
+        except LostRankError as error:
+            raise StoppedError(error) from error
+
+
+def _fit(options, ranks):
+    output = check_output(options.output, force=options.force, inputs=options.data)
+    partial = check_output(output.with_suffix(f".partial{output.suffix}"), force=options.force, inputs=options.data)
+    if ranks.size > 1 and options.method == "mod":
+        raise InputError("--method mod: is no fit for torchrun; start one process, or fit a Dask array in Python.")
     settings = _settings(options.set)
     _refuse_said_twice(options, settings)
     settings |= _checkpoint_settings(options)
@@ -34,21 +57,29 @@ def fit(options):
     )
     if estimator.get_params().get("target") == "y":
         raise InputError("--set target=y: the command line fits one file; use Python for a second view.")
-    rows = open_rows(options.data, min_rows=2)
-    say(f"fitting {type(estimator).__name__} on {rows.shape[0]} rows of {rows.shape[1]} columns")
+    rows = open_rows(options.data, min_rows=2, stream=options.stream)
+    if ranks.first:
+        shared = f", shared by {ranks.size} processes" if ranks.size > 1 else ""
+        say(f"fitting {type(estimator).__name__} on {rows.shape[0]} rows of {rows.shape[1]} columns{shared}")
+    keep = (estimator, partial, options.force) if ranks.first else None
     try:
-        seconds = fit_aloud(estimator, rows, **({"resume": True} if options.resume else {}))
-    except FloatingPointError as error:
-        raise InputError(f"{error} {_keep(estimator, partial, options.force)}") from error
+        seconds = fit_aloud(estimator, rows, silent=not ranks.first, **({"resume": True} if options.resume else {}))
+    except (FloatingPointError, UnreadableRowsError) as error:
+        raise InputError(f"{error} {_keep(keep)}") from error
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"interrupted. {_keep(estimator, partial, options.force)}") from error
+        raise KeyboardInterrupt(f"interrupted. {_keep(keep)}") from error
+    if not ranks.first:
+        return
     persistence.save(estimator, output, overwrite=options.force)
     n_atoms, n_used = estimator.components_.shape[0], int((np.asarray(estimator.n_activations_) > 0).sum())
     print(f"{output}: {n_atoms} atoms ({n_used} used in training), fitted in {seconds:.1f} s")
 
 
-def _keep(estimator, path, force):
-    """Save what an ended fit has learnt, where that is sound, and say so."""
+def _keep(keep):
+    """Save what an ended fit has learnt, where that is sound and this process writes, and say so."""
+    if keep is None:
+        return ""
+    estimator, path, force = keep
     atoms = getattr(estimator, "components_", None)
     if atoms is None or not np.isfinite(np.asarray(atoms)).all():
         return "Nothing was learnt that could be saved."
@@ -57,8 +88,13 @@ def _keep(estimator, path, force):
 
 
 def transform(options):
-    """Write the codes of a file's rows."""
-    output = check_output(options.output, force=options.force, inputs=[options.model, options.data])
+    """Write the codes of the rows of files."""
+    if options.rows_a_shard is not None:
+        _transform_to_shards(options)
+        return
+    if options.resume:
+        raise InputError("--resume: completes a folder of shards; give --rows-a-shard, too.")
+    output = check_output(options.output, force=options.force, inputs=[options.model, *options.data])
     model = load_model(options.model)
     rows = open_rows(options.data)
     check_columns(model, options.model, rows, options.data)
@@ -78,6 +114,35 @@ def transform(options):
             codes.flush()
     seconds = time.perf_counter() - start
     print(f"{output}: codes of {codes.shape[0]} rows, {codes.shape[1]} atoms, {codes.shape[0] / seconds:.0f} rows/s")
+
+
+def _transform_to_shards(options):
+    """Write codes that need not fit into memory: a folder of CSR shards."""
+    if Path(options.output).exists() and not Path(options.output).is_dir():
+        raise InputError(f"{options.output}: is a file; --rows-a-shard writes a folder, give another name.")
+    model = load_model(options.model)
+    rows = open_rows(options.data)
+    check_columns(model, options.model, rows, options.data)
+    start = time.perf_counter()
+    try:
+        with _estimator_errors():
+            paths = write_codes(
+                model,
+                rows,
+                options.output,
+                rows_a_shard=options.rows_a_shard,
+                resume=options.resume,
+                force=options.force,
+            )
+    except FileExistsError as error:
+        raise InputError(
+            f"{options.output}: holds codes; use --resume to complete them, --force to replace them, or another folder."
+        ) from error
+    seconds = time.perf_counter() - start
+    print(
+        f"{options.output}: codes of {rows.shape[0]} rows, {model.components_.shape[0]} atoms, {len(paths)} shards, "
+        f"{rows.shape[0] / seconds:.0f} rows/s"
+    )
 
 
 def score(options):
@@ -112,7 +177,7 @@ def evaluate(model, rows):
     Parameters
     ----------
     model : fitted estimator
-    rows : array of shape (n_samples, n_features)
+    rows : array or RowSource of shape (n_samples, n_features)
         May be a memory map larger than memory.
 
     Returns
@@ -161,7 +226,7 @@ def _estimator_errors():
     """Turn what an estimator refuses into an error of the command line, with its message."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnreadableRowsError) as error:
         raise InputError(error) from error
 
 
@@ -236,8 +301,10 @@ def _settings(pairs):
     return settings
 
 
-def fit_aloud(estimator, rows, **options):
-    """Fit, with keywords of ``fit``; tell about progress and warnings on standard error, return the seconds it took.
+def fit_aloud(estimator, rows, *, silent=False, **options):
+    """Fit, with keywords of ``fit``; return the seconds it took.
+
+    Unless ``silent``, progress and warnings are told on standard error.
 
     Raises
     ------
@@ -246,16 +313,18 @@ def fit_aloud(estimator, rows, **options):
     FloatingPointError
         If the loss stops being finite.
     """
-    if hasattr(estimator, "set_callbacks"):
+    if hasattr(estimator, "set_callbacks") and not silent:
         estimator.set_callbacks(_Progress())
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            with _estimator_errors():
+            try:
                 estimator.fit(rows, **options)
+            except (ValueError, TypeError) as error:
+                raise InputError(error) from error
         finally:
-            for message in {str(warning.message) for warning in caught}:
+            for message in {str(warning.message) for warning in caught if not silent}:
                 say(f"warning: {message}")
     return time.perf_counter() - start
 

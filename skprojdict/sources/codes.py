@@ -2,6 +2,7 @@
 """Codes that do not fit into memory: CSR shards on disk."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from scipy import sparse
 from ..formats.container import atomic_path
 from .opening import as_source
 
-MANIFEST = "codes.json"
+MANIFEST, PLAN = "codes.json", "codes.plan.json"
+# Parameters that a code does not depend on, but for rounding.
+FREE = ("checkpoint_dir", "checkpoint_every", "chunk_size", "device", "sparse_output", "warm_start")
 
 
-def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
+def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False, force=False):
     """Transform rows to CSR shards on disk, one after the other.
 
     Parameters
@@ -27,7 +30,9 @@ def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
         there, ``codes.json`` with their rows.
     rows_a_shard : int, default=65536
     resume : bool, default=False
-        Keep the shards that are there, of the same estimator and rows, and write the missing ones.
+        Keep the shards that are there, and write the missing ones.
+    force : bool, default=False
+        Replace codes that are there.
 
     Returns
     -------
@@ -36,7 +41,9 @@ def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
     Raises
     ------
     FileExistsError
-        If the folder holds codes and ``resume`` is False.
+        If the folder holds codes, and neither ``resume`` nor ``force`` is set.
+    ValueError
+        If the codes that are to be completed are of another dictionary, other rows, or in other shards.
 
     Examples
     --------
@@ -52,12 +59,20 @@ def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
     [(1000, 64), (797, 64)]
     """
     folder = Path(folder)
-    if not resume and folder.is_dir() and any(folder.glob("codes[.-]*")):
+    found = sorted(folder.glob("codes[.-]*")) if folder.is_dir() else []
+    if found and not resume and not force:
         raise FileExistsError(f"{folder} holds codes: pass resume=True to complete them, or another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     X = as_source(X)
     coder = copy.copy(estimator).set_params(sparse_output=True)
     n, p = X.shape[0], estimator.components_.shape[0]
+    plan = {"shape": [n, p], "rows_a_shard": rows_a_shard, "coder": _digest(estimator)}
+    if found and resume:
+        _check_plan(folder, plan)
+    else:
+        for path in found:
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / PLAN, plan)
     paths = []
     for number, start in enumerate(range(0, n, rows_a_shard)):
         paths.append(folder / f"codes-{number:06d}.npz")
@@ -66,10 +81,34 @@ def write_codes(estimator, X, folder, *, rows_a_shard=65536, resume=False):
         codes = sparse.csr_array(coder.transform(X[start : min(n, start + rows_a_shard), ...]))
         with atomic_path(paths[-1]) as temporary, temporary.open("wb") as file:
             sparse.save_npz(file, codes, compressed=False)
-    manifest = {"shape": [n, p], "rows_a_shard": rows_a_shard, "shards": [path.name for path in paths]}
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _write_json(folder / MANIFEST, {**plan, "shards": [path.name for path in paths]})
     return paths
+
+
+def _digest(estimator):
+    """What decides the codes, in short: fitted arrays, and parameters that are plain."""
+    params = {name: value for name, value in sorted(estimator.get_params().items()) if name not in FREE}
+    plain = {name: value for name, value in params.items() if isinstance(value, (str, int, float))}
+    digest = hashlib.sha256(repr(plain).encode())
+    for name, value in sorted(vars(estimator).items()):
+        if name.endswith("_") and hasattr(value, "shape"):
+            digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_plan(folder, plan):
+    found = json.loads((folder / PLAN).read_text(encoding="utf-8")) if (folder / PLAN).is_file() else {}
+    for name, value in plan.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{folder} holds codes of another {name} ({found.get(name)}, now {value}), which cannot be completed. "
+                "Pass force=True to replace them, or another folder."
+            )
+
+
+def _write_json(path, content):
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_codes(folder):

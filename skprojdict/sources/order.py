@@ -88,7 +88,7 @@ class ShuffledRows:
 
     def layout(self):
         """A short digest of what the order depends on besides the generator: how the rows lie, and the window."""
-        digest = hashlib.sha256(np.int64([self.window_rows, *self.starts, self.n]).tobytes())
+        digest = hashlib.sha256(np.array([self.window_rows, *self.starts, self.n], dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
     def go_on(self, rng, position):

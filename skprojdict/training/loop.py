@@ -5,6 +5,8 @@ import math
 
 import torch
 
+from .distributed import Ranks
+
 # Learning rate of the centre, relative to the others'.
 CENTRE_RATE = 0.1
 
@@ -32,6 +34,8 @@ class Trainer:
     good, best : Weights, float
         Copy of the last good weights, and the lowest loss that judged one.
     n_steps : int
+    ranks : Ranks
+        The processes that share the fit.
     """
 
     def __init__(self, weights, loss, dead, *, learning_rate, max_grad_norm=1.0):
@@ -47,11 +51,26 @@ class Trainer:
         self.parameters = parameters
         self.n_steps = 0
         self.grad_mode = torch.is_grad_enabled()
+        self.ranks = Ranks()
         self.good, self.best = weights.clone(), math.inf
 
+    def join(self, ranks):
+        """Share the fit with other processes: all start at the weights of the first."""
+        self.ranks = ranks
+        ranks.spread(value for value in vars(self.weights).values() if value is not None)
+        self.good = self.weights.clone() if ranks.size > 1 else self.good
+
     @torch.enable_grad()
-    def step(self, inputs, targets, rate=1.0):
+    def step(self, inputs, targets, rate=1.0, n_rows=None):
         """One minibatch step at ``rate`` times the peak learning rate.
+
+        Parameters
+        ----------
+        inputs, targets : tensors
+            This process's rows of the batch.
+        rate : float, default=1.0
+        n_rows : int, default=None
+            Rows of the whole batch. None: those given.
 
         Returns
         -------
@@ -63,35 +82,42 @@ class Trainer:
             Before any weight has changed; the step before may have spoiled them already (:meth:`back_to_good`).
         """
         threshold = None if self.weights.threshold is None else self.weights.threshold.clone()  # the loss moves it
-        batch = self.loss(self.weights, inputs, targets, self.dead.mask())
+        n = targets.shape[0]
+        n_rows = n_rows or n
+        with self.ranks.batch(n, n_rows):
+            batch = self.loss(self.weights, inputs, targets, self.dead.mask())
         self.optimiser.zero_grad(set_to_none=True)
-        batch.loss.backward()
+        values = torch.stack([batch.loss, batch.squared_error, batch.variance])
+        if n != n_rows:  # a mean over the whole batch is the sum of shares
+            values = values * (n / n_rows)
+        values[0].backward()
+        values = self.ranks.sum_gradients(self.parameters, values.detach())
         self.weights.project_gradient()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
-        values = torch.stack([batch.loss.detach(), batch.squared_error, batch.variance, norm]).tolist()
-        if not all(math.isfinite(v) for v in values):
+        figures = torch.cat([values, norm[None]]).tolist()
+        if not all(math.isfinite(v) for v in figures):
             self.weights.threshold = threshold
             raise NonFiniteLossError(
-                f"training stopped at step {self.n_steps + 1}: the loss is {values[0]} and the norm of its gradient "
-                f"{values[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "
+                f"training stopped at step {self.n_steps + 1}: the loss is {figures[0]} and the norm of its gradient "
+                f"{figures[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "
                 "penalty is used. The estimator holds the last good weights."
             )
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate * group["factor"]
         self.optimiser.step()
         self.weights.renormalise()
-        self.dead.update(batch.indices, batch.fired)
+        self.dead.update(batch.indices, batch.fired, n_rows, self.ranks)
         self.n_steps += 1
-        return tuple(values[:3])
+        return tuple(figures[:3])
 
-    def checked_step(self, inputs, targets, rate=1.0):
+    def checked_step(self, inputs, targets, rate=1.0, n_rows=None):
         """A step that also judges the weights that it starts from, and keeps a copy of the last good ones.
 
         Good weights have at most twice the lowest loss so far. Costs a copy of the weights, so it is for the first step
         of an iteration.
         """
         candidate = self.weights.clone()
-        values = self.step(inputs, targets, rate)
+        values = self.step(inputs, targets, rate, n_rows)
         if values[0] <= 2 * self.best:
             self.good, self.best = candidate, min(self.best, values[0])
         return values

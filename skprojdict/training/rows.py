@@ -2,6 +2,7 @@
 """Rows of a data set as torch tensors, a batch at a time: nothing is copied but the batch."""
 
 import copy
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, t
 from ..solvers.initial import geometric_median
 from ..sources import RowSource, forward
 from ..sources.ahead import SLAB_BYTES
+from .distributed import Ranks
 
 
 class Rows:
@@ -69,8 +71,16 @@ class Views:
         self.inputs = None if X is Y else Rows(X, dtype, device)
         self.scale_in, self.scale_out = scale_in, scale_out
 
-    def take(self, batch):
-        """``(inputs or None, targets)`` of a batch: a slice, row numbers in any order, or the rows as read, a tuple."""
+    def take(self, batch, ranks=None):
+        """``(inputs or None, targets)`` of a batch: a slice, row numbers in any order, or the rows as read, a tuple.
+
+        Where several ``ranks`` share a batch, this process's rows of it.
+        """
+        if ranks is not None and ranks.size > 1:
+            if isinstance(batch, tuple):
+                batch = tuple(rows[ranks.share(len(rows))] for rows in batch)
+            else:
+                batch = np.sort(batch)[ranks.share(len(batch))]
         if isinstance(batch, tuple):
             inputs = None if self.inputs is None else self.inputs.of(batch[0])
             targets = self.targets.of(batch[-1])
@@ -92,7 +102,7 @@ class Units(NamedTuple):
     sample_out: np.ndarray
 
 
-def measure_units(X, Y, *, n_sample, center, rng):
+def measure_units(X, Y, *, n_sample, center, rng, ranks=None):
     """Centre each view by its mean (the target's by its geometric median on request) and scale by its mean norm.
 
     The means are taken over all rows, slab by slab; scales and samples from at most ``n_sample`` rows. A view without
@@ -105,6 +115,8 @@ def measure_units(X, Y, *, n_sample, center, rng):
     n_sample : int
     center : {"mean", "geometric_median"}
     rng : numpy.random.RandomState
+    ranks : Ranks, default=None
+        Processes that share the reading of a source. None: this one alone.
 
     Returns
     -------
@@ -118,13 +130,14 @@ def measure_units(X, Y, *, n_sample, center, rng):
         rows = np.sort(sample_without_replacement(n, n_sample, random_state=rng))
     else:
         rows = np.sort(rng.choice(n, n_sample, replace=False))
-    mean_out, sample_out = _mean_and_sample(Y, rows)
+    ranks = ranks or Ranks()
+    mean_out, sample_out = _mean_and_sample(Y, rows, ranks)
     if center == "geometric_median":
         mean_out = geometric_median(sample_out)
     scale_out, sample_out = _centre_and_scale(sample_out, mean_out)
     if X is Y:
         return Units(mean_out, mean_out, scale_out, scale_out, sample_out, sample_out)
-    mean_in, sample_in = _mean_and_sample(X, rows)
+    mean_in, sample_in = _mean_and_sample(X, rows, ranks)
     scale_in, sample_in = _centre_and_scale(sample_in, mean_in)
     return Units(mean_in, mean_out, scale_in, scale_out, sample_in, sample_out)
 
@@ -136,15 +149,21 @@ def _centre_and_scale(sample, mean):
     return (scale, centred / scale) if scale > rounding else (0.0, centred)
 
 
-def _mean_and_sample(X, rows):
+def _mean_and_sample(X, rows, ranks):
     """Column means over all rows, and the rows with the given numbers, which ascend."""
     if not isinstance(X, RowSource):
         return _column_means(X), _numpy_rows(X, rows)
-    total, sample = np.zeros(X.shape[1]), np.empty((rows.size, X.shape[1]))
-    for part, data in forward(X, X.runs(SLAB_BYTES)):
-        total += data.sum(axis=0, dtype=np.float64)
-        mine = slice(*np.searchsorted(rows, [part.start, part.stop]))
-        sample[mine] = data[rows[mine] - part.start]
+    total, sample = np.zeros(X.shape[1]), np.zeros((rows.size, X.shape[1]))
+
+    def read():
+        for part, data in forward(X, islice(X.runs(SLAB_BYTES), ranks.rank, None, ranks.size)):
+            np.add(total, data.sum(axis=0, dtype=np.float64), out=total)
+            mine = slice(*np.searchsorted(rows, [part.start, part.stop]))
+            sample[mine] = data[rows[mine] - part.start]
+
+    ranks.together(read)
+    for values in (total, sample):  # in place
+        ranks.sum(torch.from_numpy(values))
     return total / X.shape[0], sample
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..autograd import decode, selected_scores
+from ..distributed import batch_mean, batch_rows, batch_values
 
 
 class BatchLoss(NamedTuple):
@@ -42,6 +43,11 @@ def mean_square(rows):
     return rows.pow(2).sum(1).mean()
 
 
+def batch_variance(targets):
+    """Mean squared distance of the rows from the mean of the whole batch."""
+    return mean_square(targets - batch_mean(targets.mean(0)))
+
+
 def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True):
     """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
 
@@ -62,7 +68,7 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact
     codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None))
     residual = residual.detach()
     error = mean_square(residual - decode(codes, weights.components, indices))
-    total = mean_square(residual).clamp_min(torch.finfo(residual.dtype).tiny)
+    total = batch_mean(mean_square(residual)).clamp_min(torch.finfo(residual.dtype).tiny)
     return auxk_coef * (error / total)
 
 
@@ -73,7 +79,8 @@ def learn_threshold(threshold, scores, k, *, momentum=0.98, most=4):
     A running mean of BatchTopK's cut (Bussmann et al., 2024). A row's share is looked for among its ``most * k`` best
     scores, which bounds the sort.
     """
-    n, p = scores.shape
-    best = torch.topk(scores, min(p, most * k), dim=1).values.reshape(-1)
+    p = scores.shape[1]
+    _, n = batch_rows(scores.shape[0])
+    best = batch_values(torch.topk(scores, min(p, most * k), dim=1).values, -torch.inf).reshape(-1)
     cut = torch.topk(best, min(best.numel(), n * k)).values[-1].clamp_min(0)
     threshold.lerp_(cut, 1 - momentum if float(threshold) else 1.0)

@@ -10,7 +10,8 @@ from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimat
 from ...solvers.refine import n_candidates, propose, settle
 from ...solvers.select import Support
 from ..autograd import decode, overlap, projected, selected_scores
-from .common import BatchLoss, auxiliary, learn_threshold, mean_square, scores_at, straight_relu
+from ..distributed import batch_rows
+from .common import BatchLoss, auxiliary, batch_variance, learn_threshold, mean_square, scores_at, straight_relu
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
@@ -73,7 +74,7 @@ def projective_loss(
         total = total + part.loss
     total = total / len(prefixes)
     aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
-    variance = mean_square(targets - targets.mean(0))
+    variance = batch_variance(targets)
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
 
 
@@ -88,11 +89,15 @@ def supports(scores, y, atoms, *, coding, refined_share):
     """What the encoder proposes and what the solver settles on, refined at least once in a share of the rows."""
     proposed = propose(scores, atoms, **coding)
     support = settle(proposed, scores, y, atoms, **coding)
-    n = y.shape[0]
+    first, n = batch_rows(y.shape[0])
     n_refined = round(refined_share * n)
     if not n_refined or coding["n_refinements"]:
         return proposed, support
     rows = torch.arange(n_refined, device=y.device) * n // n_refined  # spread: batches come in the order of the data
+    if n != y.shape[0]:  # those of this process
+        rows = rows[(rows >= first) & (rows < first + y.shape[0])] - first
+        if not rows.numel():
+            return proposed, support
     parts = Support(*(None if part is None else part[rows] for part in support))
     refined = settle(parts, scores[rows], y[rows], atoms, **{**coding, "n_refinements": 1})
     width = refined.indices.shape[1]

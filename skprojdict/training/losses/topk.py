@@ -5,7 +5,7 @@ import torch
 
 from ...solvers.select import select
 from ..autograd import decode
-from .common import BatchLoss, auxiliary, mean_square, scores_at
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at
 
 
 def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
@@ -19,5 +19,5 @@ def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_d
     residual = y - decode(codes, weights.components, support.indices)
     squared_error = mean_square(residual)
     aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
-    variance = mean_square(targets - targets.mean(0))
+    variance = batch_variance(targets)
     return BatchLoss(squared_error + aux, squared_error.detach(), variance, support.indices, support.active)
