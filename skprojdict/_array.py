@@ -179,9 +179,12 @@ def gather_room(F, n_rows):
     return xp.empty((n_rows, F.shape[1]), dtype=F.dtype, device=F.device)
 
 
-def take_along_rows(values, indices):
-    """``values[i, indices[i, j]]`` for every row i."""
-    return array_namespace(values).take_along_axis(values, indices, axis=1)
+def take_along_rows(values, indices, axis=1):
+    """``values[i, indices[i, j]]`` for every row i; three axes: along ``axis``, as wide in the other."""
+    xp = array_namespace(values)
+    if is_torch_namespace(xp):  # its take_along_dim spends as long again on indices below zero
+        return values.gather(axis, indices)
+    return xp.take_along_axis(values, indices, axis=axis)
 
 
 def scatter_rows(indices, values, n_columns):

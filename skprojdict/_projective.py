@@ -11,7 +11,7 @@ from ._array import OnTensors, array_namespace
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.refine import choose_support, n_candidates, weights_of
+from .solvers.refine import choose_support, n_listed, weights_of
 from .solvers.ridge import project, sampled_products
 
 
@@ -70,9 +70,13 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         score-dependent penalty; with ``tied=True`` bias and gain alone regress. "penalty": through the penalty alone,
         as in the paper.
     candidate_factor : float, default=2.0
-        The encoder proposes so many times k atoms, which are solved and pruned to k by backward elimination: those go
+        So many times k candidates are solved and pruned to k by backward elimination: one after the other that goes
         whose absence costs least. For ``selection="top_k"`` with a number of coefficients; not with ``target="y"``,
         where the selection must do without the target.
+    shortlist_factor : float, default=4.0
+        The candidates are chosen from the so many times k best scored atoms: the k best, and of the others those that
+        correlate best with what the k best leave over. A second look without a second product. At most
+        ``candidate_factor``: the candidates are the best scored. Without effect where ``candidate_factor`` is.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
         the residual, solve, prune the 2k back to k. At fit and at transform, and may be changed in between. Only with
@@ -192,6 +196,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "budget_measure": [StrOptions({"estimate", "exact"})],
         "encoder_loss": [StrOptions({"coefficients", "penalty"})],
         "candidate_factor": [Interval(Real, 1, None, closed="left")],
+        "shortlist_factor": [Interval(Real, 1, None, closed="left")],
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refined_share": [Interval(Real, 0, 1, closed="both")],
         "overlap_penalty": [Interval(Real, 0, None, closed="left")],
@@ -217,6 +222,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         budget_measure="estimate",
         encoder_loss="coefficients",
         candidate_factor=2.0,
+        shortlist_factor=4.0,
         n_refinements=0,
         refined_share=0.25,
         overlap_penalty=0.0,
@@ -256,6 +262,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.budget_measure = budget_measure
         self.encoder_loss = encoder_loss
         self.candidate_factor = candidate_factor
+        self.shortlist_factor = shortlist_factor
         self.n_refinements = n_refinements
         self.refined_share = refined_share
         self.overlap_penalty = overlap_penalty
@@ -321,6 +328,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "dimension_budget": self.dimension_budget,
             "budget_measure": self.budget_measure,
             "candidate_factor": self._candidate_factor,
+            "shortlist_factor": self.shortlist_factor,
             "n_refinements": self.n_refinements,
             "positive_code": self.positive_code,
             "penalty": {
@@ -340,7 +348,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     def _code(self, X, Y):
         p = self.components_.shape[0]
-        n_exact = None if self._k is None else n_candidates(self._k, self._candidate_factor, p)
+        n_exact = None if self._k is None else n_listed(self._k, self._candidate_factor, self.shortlist_factor, p)
         inputs, scores = self._scores(X, n_exact)
         scores = scores * getattr(self, "importance_gain_", 1.0)
         coding = self._coding(self._k)

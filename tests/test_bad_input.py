@@ -79,6 +79,7 @@ def test_single_parameters_get_scikit_learns_message(Estimator, parameter, value
         ({"init": np.zeros((24, 16))}, "row 0 has norm 0"),
         ({"init": lambda rows, p, rng: np.full((p, rows.shape[1]), np.nan)}, "row 0 has norm nan"),
         ({"candidate_factor": 0.5}, "The 'candidate_factor' parameter"),
+        ({"shortlist_factor": 0.5}, "The 'shortlist_factor' parameter"),
         ({"n_refinements": -1}, "The 'n_refinements' parameter"),
     ],
 )

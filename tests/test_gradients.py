@@ -254,6 +254,7 @@ def options(penalty="exact", *, quota=None, **changes):
     coding = {
         "k": K,
         "candidate_factor": 1.0,
+        "shortlist_factor": 1.0,
         "n_refinements": 0,
         "penalty": {"penalty": penalty, "alpha": 0.3, "quota": quota, "quota_strength": 0.5 if quota else None},
         "solve": {"exact": penalty == "exact"},

@@ -183,8 +183,8 @@ def test_candidates_and_refinements_improve_the_reconstruction(data):
 
 
 def test_candidates_are_pruned_by_what_their_absence_costs(data):
-    """Of six candidates the least useful go one at a time (there are as many portions here as atoms to drop)."""
-    model = P(**{**SMALL, "candidate_factor": 2.0}).fit(data)
+    """Of six candidates the least useful go one at a time."""
+    model = P(**{**SMALL, "candidate_factor": 2.0, "shortlist_factor": 1.0}).fit(data)
     scores, codes = scores_of(model, data), model.transform(data)
     for x, e, z in zip(data[:40], scores, codes, strict=False):
         candidates = np.array([j for j in np.argsort(-e)[:6] if e[j] > 0])

@@ -190,11 +190,11 @@ def test_conjugate_gradients_solve_what_can_be_solved(seed, K, rank, exponent):
 
 
 @examples
-@given(problem=problems(), exact=st.booleans(), n_stages=st.integers(1, 4), data=st.data())
-def test_elimination_ranks_the_candidates_that_take_part_first(problem, exact, n_stages, data):
+@given(problem=problems(), exact=st.booleans(), data=st.data())
+def test_elimination_ranks_the_candidates_that_take_part_first(problem, exact, data):
     k = data.draw(st.integers(1, problem.k))
     arguments = problem.arrays(problem.Y, problem.F, problem.indices, problem.weights)
-    ranking = to_numpy(elimination_ranking(*arguments, k, exact=exact, n_stages=n_stages))
+    ranking = to_numpy(elimination_ranking(*arguments, k, exact=exact))
     assert not np.isnan(ranking).any()
     assert (ranking[problem.weights == 0] == -np.inf).all()
     kept = (ranking > -np.inf).sum(axis=1)

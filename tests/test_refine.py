@@ -9,7 +9,7 @@ import scipy.optimize
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.penalties import dimension_estimate
-from skprojdict.solvers.refine import choose_support, prune, refine, weights_of
+from skprojdict.solvers.refine import choose_support, prune, refine, shortlist, weights_of
 from skprojdict.solvers.ridge import effective_dimension, project
 from skprojdict.solvers.select import Support, select
 
@@ -100,6 +100,42 @@ def test_candidates_lower_the_error(rng, coder):
         choose_support(scores, Y, F, k=4, candidate_factor=1.0, **coder).indices, select(scores, 4).indices
     )
     assert support.indices.shape == (300, 4)
+
+
+@pytest.mark.parametrize("n_candidates", [5, 8, 11])
+def test_a_shortlist_against_one_row_at_a_time(rng, backend, n_candidates):
+    """The k best scored, then whoever correlates best with what least squares on these leaves over."""
+    Y, F, scores, _ = problem(rng, noise=0.1)
+    scores = scores + 0.5 * rng.standard_normal(scores.shape)
+    listed = select(*(backend.asarray(scores), 12))
+    found = shortlist(listed, backend.asarray(Y), backend.asarray(F), 4, n_candidates, solve={"exact": True})
+    indices, kept_scores, active = (backend.to_numpy(part) for part in found[:3])
+    for i, y in enumerate(Y):
+        order = np.argsort(-scores[i])[:12]
+        first, others = order[:4], [j for j in order[4:] if scores[i, j] > 0]
+        first = [j for j in first if scores[i, j] > 0]
+        residual = y - np.linalg.lstsq(F[first].T, y, rcond=None)[0] @ F[first]
+        joining = sorted(others, key=lambda j: -F[j] @ residual)[: n_candidates - 4]
+        assert set(indices[i][active[i]]) == {*first, *joining}
+        assert_allclose(kept_scores[i][active[i]], scores[i, indices[i][active[i]]])
+    assert indices.shape == (60, n_candidates)
+
+
+def test_a_second_look_lowers_the_error_of_an_imprecise_encoder(rng, coder):
+    Y, F, scores, _ = problem(rng, n=400, d=24, p=80, noise=0.05)
+    scores = scores + 0.3 * rng.standard_normal(scores.shape)
+    first, second = (
+        choose_support(scores, Y, F, k=4, candidate_factor=2.0, shortlist_factor=factor, **coder)
+        for factor in (1.0, 4.0)
+    )
+    check_support(second, 4)
+    assert errors(second, Y, F).mean() < 0.9 * errors(first, Y, F).mean()
+
+
+def test_without_candidates_there_is_no_shortlist(rng):
+    Y, F, scores, _ = problem(rng)
+    found = choose_support(scores, Y, F, k=4, candidate_factor=1.0, shortlist_factor=4.0, **EXACT)
+    assert_array_equal(found.indices, select(scores, 4).indices)
 
 
 # ---- refinement
@@ -220,6 +256,7 @@ def test_without_targets_only_scores_count(rng):
     "options",
     [
         {"k": 4, "candidate_factor": 2.0},
+        {"k": 4, "candidate_factor": 2.0, "shortlist_factor": 4.0},
         {"k": 4, "n_refinements": 2},
         {"k": None, "n_refinements": 1},
         {"k": 4, "candidate_factor": 1.5, "n_refinements": 1, "positive_code": True},
@@ -256,7 +293,14 @@ def test_rows_that_are_explained_fully_do_not_see_each_other_either(dtype, n_ref
 
 def test_whole_selection_is_numpys_on_every_library(backend, rng, coder):
     Y, F, scores, _ = problem(rng, noise=0.1)
-    options = {"k": 4, "candidate_factor": 2.0, "n_refinements": 2, "positive_code": True, **coder}
+    options = {
+        "k": 4,
+        "candidate_factor": 2.0,
+        "shortlist_factor": 3.0,
+        "n_refinements": 2,
+        "positive_code": True,
+        **coder,
+    }
     reference = choose_support(scores, Y, F, **options)
     ours = choose_support(*(backend.asarray(part) for part in (scores, Y, F)), **options)
     assert atoms_of(Support(*(backend.to_numpy(part) for part in ours))) == atoms_of(reference)

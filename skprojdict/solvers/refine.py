@@ -4,7 +4,7 @@
 from .._array import array_namespace, device, scatter_rows, take_along_rows, top_k
 from .elimination import elimination_ranking
 from .penalties import precisions
-from .ridge import nonnegative_support, project
+from .ridge import nonnegative_support, project, sampled_products
 from .select import Support, fit_budget, keep_best, select
 
 
@@ -20,11 +20,11 @@ def prune(support, Y, components, k, *, penalty, solve):
     return keep_best(support, _ranking(support, Y, components, k, penalty=penalty, solve=solve), k)
 
 
-def _ranking(support, Y, components, k, *, penalty, solve, **options):
+def _ranking(support, Y, components, k, *, penalty, solve):
     # By what explains the target, whatever the penalty: that of an added atom is a guess, and would decide.
     weights = array_namespace(Y).astype(weights_of(support, **penalty) > 0, Y.dtype)
     chunk_size = solve.get("chunk_size", "auto")
-    return elimination_ranking(Y, components, support.indices, weights, k, exact=True, chunk_size=chunk_size, **options)
+    return elimination_ranking(Y, components, support.indices, weights, k, exact=True, chunk_size=chunk_size)
 
 
 def refine(support, scores, Y, components, k, *, penalty, solve):
@@ -79,9 +79,10 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     )
     if own is None:
         return prune(candidates, Y, components, k, penalty=penalty, solve=solve)
-    # Every row keeps its own number of atoms, so there are no common portions.
+    # Every row keeps its own number of atoms, so they do not go one after the other in step.
     candidates = _padding_last(candidates)
-    best = keep_best(candidates, _ranking(candidates, Y, components, k, penalty=penalty, solve=solve, n_stages=1), k)
+    width = candidates.indices.shape[1]
+    best = keep_best(candidates, _ranking(candidates, Y, components, width, penalty=penalty, solve=solve), k)
     return best._replace(active=best.active & _first(own, best.active))
 
 
@@ -102,11 +103,53 @@ def n_candidates(k, candidate_factor, n_components):
     return min(n_components, max(k, round(candidate_factor * k)))
 
 
+def n_listed(k, candidate_factor, shortlist_factor, n_components):
+    """How many of the best scored atoms of each row are looked at; one candidate more than k makes a second look."""
+    candidates = n_candidates(k, candidate_factor, n_components)
+    return max(candidates, n_candidates(k, shortlist_factor, n_components)) if candidates > k else candidates
+
+
+def shortlist(support, Y, components, k, n_candidates, *, solve):
+    """Choose each row's candidates from a longer list: a second look that needs no second product.
+
+    The k best scored are solved for, without a penalty. Of the others on the list those join that correlate best with
+    what is left over of the target: what the encoder scores high because it resembles a selected atom has nothing to
+    add, and makes room.
+
+    Parameters
+    ----------
+    support : Support
+        More than ``n_candidates`` atoms a row, by descending score.
+    Y : array of shape (n, d)
+    components : array of shape (p, d)
+    k, n_candidates : int
+    solve : dict
+        Arguments of :func:`project`.
+
+    Returns
+    -------
+    support : Support
+        ``n_candidates`` atoms a row.
+    """
+    xp = array_namespace(Y)
+
+    def columns(part):
+        return Support(*(None if values is None else values[:, part] for values in support))
+
+    first, others = columns(slice(None, k)), columns(slice(k, None))
+    fitted = project(Y, components, first.indices, xp.astype(first.active, Y.dtype), **{**solve, "exact": True})
+    residual = Y - fitted.reconstruction
+    gain = sampled_products(components, others.indices, residual, chunk_size=solve.get("chunk_size", "auto"))
+    joining = keep_best(others, gain, n_candidates - k)
+    return Support(*(None if a is None else xp.concat([a, b], axis=1) for a, b in zip(first, joining, strict=True)))
+
+
 def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     """The whole selection of the projective dictionary: scores and targets in, final support out.
 
-    Selects by score, then prunes ``candidate_factor`` times k candidates to k, then refines ``n_refinements`` times,
-    then (``positive_code``) drops the atoms whose coefficient is 0 in the best non-negative combination. The one code
+    Selects by score, chooses ``candidate_factor`` times k candidates from ``shortlist_factor`` times k atoms, prunes
+    them to k, refines ``n_refinements`` times, then (``positive_code``) drops the atoms whose coefficient is 0 in the
+    best non-negative combination. The one code
     path of fit and transform: :func:`propose`, then :func:`settle`.
 
     Parameters
@@ -133,37 +176,39 @@ def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     not refined, while ``positive_code`` picks one of many equally good non-negative combinations: in float32, one row
     of some hundred may come out with another one when it is coded with other rows.
     """
-    proposed = propose(scores, components, several=Y is not None, **coding)
+    proposed = propose(scores, components, Y, **coding)
     return proposed if Y is None else settle(proposed, scores, Y, components, n_refinements=n_refinements, **coding)
 
 
 def propose(
     scores,
     components,
+    Y=None,
     *,
     k,
-    several=True,
     selection="top_k",
     threshold=0.0,
     dimension_budget=None,
     budget_measure="estimate",
     candidate_factor=1.0,
+    shortlist_factor=1.0,
     positive_scores=True,
     penalty,
     solve,
     **unused,
 ):
-    """What the encoder proposes for each row, by score alone.
+    """What the encoder proposes for each row: by score alone, but for the choice from a longer list.
 
     Parameters
     ----------
     scores : array of shape (n, p)
     components : array of shape (p, d)
         Looked at for ``budget_measure="exact"`` only.
+    Y : array of shape (n, d), default=None
+        Targets. With them ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned, chosen from
+        the ``shortlist_factor`` times k best scored ones (:func:`shortlist`). None: k atoms, by score.
     k : int or None
         Atoms a row at most. None: as many as the rule admits.
-    several : bool, default=True
-        Whether ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
 
@@ -172,9 +217,12 @@ def propose(
     support : Support
     """
     p = components.shape[0]
-    several = several and k is not None and selection == "top_k"
-    first = n_candidates(k, candidate_factor, p) if several else k
-    support = select(scores, first, selection=selection, threshold=threshold, positive=positive_scores)
+    several = Y is not None and k is not None and selection == "top_k"
+    candidates = n_candidates(k, candidate_factor, p) if several else k
+    listed = n_listed(k, candidate_factor, shortlist_factor, p) if several else k
+    support = select(scores, listed, selection=selection, threshold=threshold, positive=positive_scores)
+    if several and listed > candidates:
+        return shortlist(support, Y, components, k, candidates, solve=solve)
     if selection != "budget":
         return support
     limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
-from ...solvers.refine import n_candidates, propose, settle
+from ...solvers.refine import n_listed, propose, settle
 from ...solvers.select import Support
 from ..autograd import decode, overlap, projected, selected_scores
 from ..distributed import batch_rows
@@ -16,6 +16,7 @@ from .common import BatchLoss, auxiliary, batch_variance, learn_threshold, mean_
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
 REFUSAL = 0.3
+LOOKED_AT = ("k", "candidate_factor", "shortlist_factor")
 
 
 def projective_loss(
@@ -51,7 +52,7 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     exact_scores = selection_dtype is None
-    n_exact = None if exact_scores else n_candidates(coding["k"], coding["candidate_factor"], weights.bias.shape[0])
+    n_exact = None if exact_scores else n_listed(*(coding[each] for each in LOOKED_AT), weights.bias.shape[0])
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
@@ -87,7 +88,7 @@ class _Part(NamedTuple):
 
 def supports(scores, y, atoms, *, coding, refined_share):
     """What the encoder proposes and what the solver settles on, refined at least once in a share of the rows."""
-    proposed = propose(scores, atoms, **coding)
+    proposed = propose(scores, atoms, y, **coding)
     support = settle(proposed, scores, y, atoms, **coding)
     first, n = batch_rows(y.shape[0])
     n_refined = round(refined_share * n)
