@@ -69,8 +69,8 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     rankings = []
     for rows in chunk_rows(n, 0, block, Y) if n else [slice(0, 0)]:
         given = Y[rows, ...], components, indices[rows, ...], weights[rows, ...]
-        systems = map_rows(solve, *given, chunk_size=chunk_size, square=True)
-        rankings.append(_eliminate(*systems, given[-1] > 0, k))
+        solution, inverse = map_rows(solve, *given, chunk_size=chunk_size, square=True)
+        rankings.append(_eliminate(solution, inverse, given[-1] > 0, k))
     return rankings[0] if len(rankings) == 1 else xp.concat(rankings, axis=0)
 
 

@@ -52,7 +52,8 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     exact_scores = selection_dtype is None
-    n_exact = None if exact_scores else n_listed(*(coding[each] for each in LOOKED_AT), weights.bias.shape[0])
+    looked_at = {name: coding[name] for name in LOOKED_AT}
+    n_exact = None if exact_scores else n_listed(**looked_at, n_components=weights.bias.shape[0])
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
