@@ -49,6 +49,7 @@ types: $(VENV)/.installed-lint ## Check types
 
 docs: $(VENV)/.installed-docs ## Build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 bench: $(VENV)/.installed-benchmarks ## Run every benchmark (slow; or run one: .venv/bin/python benchmarks/NAME.py)
 	@for script in benchmarks/[!_]*.py; do \

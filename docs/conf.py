@@ -10,6 +10,7 @@ copyright = f"2026, {author}"
 release = version = installed_version("skprojdict")
 
 extensions = [
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -25,6 +26,12 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 # References between projects would need the network at build time.
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+
+# Figures are drawn at every build, from docs/figures: they cannot fall behind the code.
+plot_formats = [("png", 110)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_include_source = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skprojdict {release}"

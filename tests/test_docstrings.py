@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The examples in docstrings run and print what they say; every parameter of an estimator is documented."""
+"""The examples in docstrings and pages run and print what they say; public docstrings are whole."""
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
+from numpydoc.validate import validate
 
 import skprojdict
 from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
 
+DOCS = Path(__file__).parents[1] / "docs"
 MODULES = [name for _, name, _ in pkgutil.walk_packages(skprojdict.__path__, "skprojdict.") if "__main__" not in name]
 
 
@@ -18,6 +22,19 @@ MODULES = [name for _, name, _ in pkgutil.walk_packages(skprojdict.__path__, "sk
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
+
+
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```pycon" in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_the_pages_run(page):
+    blocks = re.findall(r"^```pycon\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, str(page), 0)
+    assert test.examples
+    printed = []
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=printed.append)
+    assert result.failed == 0, "".join(printed)
 
 
 def test_the_estimators_have_examples():
@@ -41,3 +58,44 @@ def test_every_parameter_is_documented_with_its_default(Estimator):
         said = documented[name].rpartition("default=")[2].strip("`. ")
         shown = '"' + default + '"' if isinstance(default, str) else str(default)
         assert said in (shown, "1/32" if name == "auxk_coef" else shown), (name, said, shown)
+
+
+def public_names():
+    """Every name that docs/api.rst lists, and the public methods that its class defines itself."""
+    module = None
+    for line in (DOCS / "api.rst").read_text(encoding="utf-8").splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif re.fullmatch(r"   [A-Za-z_][\w.]*", line):
+            name = f"{module}.{line.strip()}"
+            yield name
+            found = _resolve(name)
+            if inspect.isclass(found):
+                yield from (f"{name}.{key}" for key in vars(found) if _is_method(found, key))
+
+
+def _resolve(name):
+    found, parts = skprojdict, name.split(".")[1:]
+    for i, part in enumerate(parts):
+        if not hasattr(found, part):
+            importlib.import_module(".".join(["skprojdict", *parts[: i + 1]]))
+        found = getattr(found, part)
+    return found
+
+
+def _is_method(owner, key):
+    kinds = (classmethod, staticmethod, property)
+    return not key.startswith("_") and (inspect.isfunction(vars(owner)[key]) or isinstance(vars(owner)[key], kinds))
+
+
+# numpydoc's codes: no docstring, no summary, sections unknown or in a wrong order, parameters missing, unknown, in
+# another order or without a type, and generators without a Yields section. The rest is a matter of taste.
+VALIDATED = {"GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "PR01", "PR02", "PR03", "PR04", "PR05", "PR10", "YD01"}
+# scikit-learn calls these, and documents what it passes.
+CALLBACK_HOOKS = ("setup", "teardown", "on_fit_task_begin", "on_fit_task_end")
+
+
+@pytest.mark.parametrize("name", list(public_names()))
+def test_public_docstrings_are_numpydoc(name):
+    codes = VALIDATED - ({"PR01"} if name.endswith(CALLBACK_HOOKS) else set())
+    assert [error for error in validate(name)["errors"] if error[0] in codes] == []

@@ -22,10 +22,6 @@ class AttributeDictionary:
     Minimises ``sum_i || x_i - mean - sum_a u_{a, v_ia} ||^2`` over the vectors u, of least norm. What no unsupervised
     dictionary can be expected to beat on these attributes.
 
-    Parameters
-    ----------
-    None
-
     Attributes
     ----------
     vectors_ : list of ndarrays of shape (n_values, n_features)

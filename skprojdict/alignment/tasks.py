@@ -135,7 +135,19 @@ class EqualityTask(_Task):
         self.accuracy = float((logits.argmax(1) == labels).float().mean())
 
     def inputs(self, n, random_state=None):
-        """Random inputs (n, 4 * object_size) float32, and their variables [w = x], [y = z] as bool (n, 2)."""
+        """Random inputs and their variables.
+
+        Parameters
+        ----------
+        n : int
+        random_state : int, RandomState instance or None, default=None
+
+        Returns
+        -------
+        inputs : float32 array of shape (n, 4 * object_size)
+        variables : bool array of shape (n, 2)
+            [w = x] and [y = z].
+        """
         rng = check_random_state(random_state)
         objects = rng.uniform(-1, 1, size=(n, 4, self.object_size)).astype(np.float32)
         equal = rng.uniform(size=(n, 2)) < 0.5
@@ -249,7 +261,20 @@ class EntityTask(_Task):
         self.accuracy = float((logits.argmax(1) == labels).float().mean())
 
     def entities(self, n, random_state=None, *, held_out=False):
-        """Random entities: types (n,) and values (n, n_attributes). A fifth of all tuples, by a hash, are held out."""
+        """Random entities. A fifth of all tuples of values, by a hash, are held out.
+
+        Parameters
+        ----------
+        n : int
+        random_state : int, RandomState instance or None, default=None
+        held_out : bool, default=False
+            Draw from the tuples that are held out, instead of from the others.
+
+        Returns
+        -------
+        types : int array of shape (n,)
+        values : int array of shape (n, n_attributes)
+        """
         rng = check_random_state(random_state)
         types = rng.randint(self.n_types, size=n)
         values = rng.randint(self.n_values, size=(n, self.n_attributes))
@@ -260,7 +285,17 @@ class EntityTask(_Task):
         return types, values
 
     def activations(self, types, values):
-        """Activations of entities at the site, (n, n_features) float32."""
+        """Activations of entities at the site.
+
+        Parameters
+        ----------
+        types : int array of shape (n,)
+        values : int array of shape (n, n_attributes)
+
+        Returns
+        -------
+        activations : float32 array of shape (n, n_features)
+        """
         return _read(self.network.embed, self._slots(types, values))
 
     def interchanges(self, n, concepts=None, random_state=None, *, cause_share=0.5, held_out=False):

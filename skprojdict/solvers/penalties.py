@@ -125,6 +125,15 @@ def dimension_estimate(precision):
     """The paper's effective dimension ``g = sum_j 1 / (1 + lambda_j) = sum_j s_j / (1 + s_j)`` of each row, (n,).
 
     For unit-norm atoms an upper bound on the exact one, met when the atoms are orthonormal.
+
+    Parameters
+    ----------
+    precision : array of shape (n, K)
+        Precisions s_j = 1 / lambda_j of each row's atoms.
+
+    Returns
+    -------
+    dimension : array of shape (n,)
     """
     xp = array_namespace(precision)
     return xp.sum(precision / (1 + precision), axis=1)

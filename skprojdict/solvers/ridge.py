@@ -92,8 +92,24 @@ def effective_dimension(components, indices, weights, *, exact=False, chunk_size
     """Effective dimension ``tr(G (G + Lambda)^-1) = k - tr(A^-1)`` of each row's projection, (n,).
 
     How much of an isotropic noise in the target comes through, summed over directions: the degrees of freedom of
-    ridge regression (Sklar 2024, section 5). In exact mode the rank of the selected atoms. Parameters as in
-    :func:`project`.
+    ridge regression (Sklar 2024, section 5). In exact mode the rank of the selected atoms.
+
+    Parameters
+    ----------
+    components : array of shape (p, d)
+        Atoms.
+    indices : int64 array of shape (n, K)
+        The selected atoms of each row.
+    weights : array of shape (n, K)
+        Precisions s_j >= 0; padding has weight 0.
+    exact : bool, default=False
+        See :func:`project`, and so with the others.
+    chunk_size : int or "auto", default="auto"
+    ragged : bool, default=False
+
+    Returns
+    -------
+    dimension : array of shape (n,)
     """
 
     def solve(X, w, y):
@@ -107,6 +123,21 @@ def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
 
     With ``A = I + D G D = L L^T`` the rows of ``L^-1`` give it: ``df_m = sum_{i <= m} (1 - |row_i(L^-1)|^2)``. This
     system is as large as the row's support is long, also where that is longer than d: K x K numbers and K^3 operations.
+
+    Parameters
+    ----------
+    components : array of shape (p, d)
+        Atoms.
+    indices : int64 array of shape (n, K)
+        The selected atoms of each row, in the order of the prefixes.
+    weights : array of shape (n, K)
+        Precisions s_j >= 0; padding has weight 0.
+    chunk_size : int or "auto", default="auto"
+        See :func:`project`.
+
+    Returns
+    -------
+    dimensions : array of shape (n, K)
     """
 
     def solve(X, w, y):

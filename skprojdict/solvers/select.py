@@ -107,6 +107,8 @@ def fit_budget(support, components, budget, *, measure="estimate", chunk_size="a
     measure : {"estimate", "exact"}
         "estimate": the paper's ``sum s / (1 + s)``, an upper bound for unit-norm atoms, so the budget is never
         exceeded. "exact": the trace of the hat matrix of each prefix.
+    chunk_size : int or "auto", default="auto"
+        See :func:`~skprojdict.solvers.ridge.project`.
     **penalty
         Passed to :func:`precisions`. With a quota the precisions are those of the whole support.
 

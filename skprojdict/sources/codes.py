@@ -114,6 +114,11 @@ def _write_json(path, content):
 def read_codes(folder):
     """Read what :func:`write_codes` wrote.
 
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder that it wrote to.
+
     Yields
     ------
     codes : scipy.sparse.csr_array
