@@ -78,6 +78,7 @@ def _ratio(value, base):
 def _line(row, rival, n_components):
     n_rows = row.values("rows")
     partial = f" ({n_rows[0]} rows)" if n_rows and n_rows[0] < row.cells[0]["spec"]["data"]["test_rows"] else ""
+    rival = None if partial else rival  # other rows
     speed = row.mean("rows_per_second")
     return (
         row.label() + partial,
