@@ -1,11 +1,38 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Ways in and out of an estimator: other libraries' sparse autoencoders, and a torch module."""
 
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._array import to_numpy
 from ._second_view import _SecondViewDictionary
+
+# Fitted attributes that are numbers of scores, and so in units of ``scale_``.
+SCORE_UNITS = ("threshold_", "thresholds_", "magnitude_bias_")
+
+
+class Taken(NamedTuple):
+    """What an estimator takes from an autoencoder besides its matrices.
+
+    Attributes
+    ----------
+    params : dict
+        Parameters of the estimator.
+    gain : (p,)
+        What multiplies each pre-activation to give the score.
+    floor : (p,) or float
+        Taken off each pre-activation first.
+    parts : dict
+        Further fitted attributes, in the units of the data.
+    """
+
+    params: dict[str, Any]
+    gain: np.ndarray
+    floor: Any = 0.0
+    parts: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
 class _ExchangeDictionary(_SecondViewDictionary):
@@ -16,8 +43,8 @@ class _ExchangeDictionary(_SecondViewDictionary):
         """A fitted estimator with the weights of a sparse autoencoder from SAELens, sparsify or dictionary_learning.
 
         A projective dictionary takes over what the autoencoder selects and solves for the coefficients by itself;
-        ``candidate_factor=1`` keeps its support to the letter, the default looks at twice as many features. A TopK
-        dictionary computes what the autoencoder does.
+        ``candidate_factor=1`` keeps its support to the letter, the default looks at twice as many features. The other
+        estimators compute what an autoencoder of their kind does.
 
         Parameters
         ----------
@@ -28,7 +55,8 @@ class _ExchangeDictionary(_SecondViewDictionary):
             Mean norm of the centred rows that the autoencoder was trained on. Without effect on what an exact
             projection or a TopK decoder computes; penalties and further training are in units of it.
         **params
-            Parameters of the estimator; ``n_components`` is the autoencoder's, ``n_nonzero_coefs`` too unless given.
+            Parameters of the estimator; ``n_components`` is the autoencoder's, ``n_nonzero_coefs`` too unless given
+            (where the autoencoder knows a number).
 
         Returns
         -------
@@ -40,12 +68,12 @@ class _ExchangeDictionary(_SecondViewDictionary):
         FileNotFoundError
             If the folder holds none of these files.
         ValueError
-            For autoencoders without counterpart here (gated, transcoders, normalised inputs), and for a
-            ``TopKDictionaryLearning`` where the selection looks at other numbers than the decoder.
+            For autoencoders without counterpart here (transcoders, normalised inputs), or with one in another
+            estimator; and for a ``TopKDictionaryLearning`` where the selection looks at other numbers than the decoder.
         """
         from .formats.sae import read_sae
 
-        sae = read_sae(source)
+        sae = read_sae(source).with_one_centre()
         p, m = sae.encoder.shape
         if params.get("n_components", p) != p:
             raise ValueError(
@@ -56,14 +84,17 @@ class _ExchangeDictionary(_SecondViewDictionary):
         atoms = np.zeros_like(sae.decoder)
         atoms[:, 0] = 1.0  # an atom of norm 0 decodes to nothing: it gets a score of 0, which is never selected
         atoms[alive] = sae.decoder[alive] / norms[alive, None]
-        estimator = cls(**{"n_components": p, "n_nonzero_coefs": sae.k, **params})
-        gain = cls._score_gain(sae, norms)
+        taken = cls._taken_from(sae, norms)
+        estimator = cls(**{"n_components": p, **taken.params, **params})
+        gain = taken.gain * alive
         estimator.components_ = atoms
         estimator.mean_ = sae.decoder_bias
-        estimator.encoder_components_ = sae.encoder * (gain * alive)[:, None]
-        estimator.encoder_bias_ = ((sae.encoder_bias - sae.threshold) * gain * alive / scale).astype(np.float32)
+        estimator.encoder_components_ = sae.encoder * gain[:, None]
+        estimator.encoder_bias_ = ((sae.encoder_bias - taken.floor) * gain / scale).astype(np.float32)
         estimator.encoder_mean_ = sae.input_bias
         estimator.scale_ = estimator.encoder_scale_ = float(scale)
+        for name, value in taken.parts.items():
+            setattr(estimator, name, value / scale if name in SCORE_UNITS else value)
         estimator.n_activations_ = np.zeros(p, dtype=np.int64)
         estimator.n_iter_ = estimator.n_steps_ = 0
         estimator.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
@@ -74,9 +105,9 @@ class _ExchangeDictionary(_SecondViewDictionary):
         return estimator
 
     @classmethod
-    def _score_gain(cls, sae, norms):
-        """What multiplies each pre-activation to give the score; here: the ranking of the autoencoder."""
-        return norms.astype(np.float32) if sae.ranked_by_output else np.ones_like(norms, dtype=np.float32)
+    @abstractmethod
+    def _taken_from(cls, sae, norms):
+        """What an autoencoder with decoder rows of these norms becomes: :class:`Taken`. ValueError: it cannot."""
 
     def to_torch(self):
         """A :class:`torch.nn.Module` that computes what this estimator does, for hooks inside a model.
@@ -94,7 +125,7 @@ class _ExchangeDictionary(_SecondViewDictionary):
 
         check_is_fitted(self)
         self._check_form()
-        arrays = {
+        arrays: dict[str, Any] = {
             "components": self.components_,
             "mean": self.mean_,
             "encoder": self.encoder_components_,
@@ -103,12 +134,17 @@ class _ExchangeDictionary(_SecondViewDictionary):
         }
         if hasattr(self, "coef_components_"):
             arrays |= {"head": self.coef_components_, "head_bias": self.coef_bias_}
+        for name in ("thresholds", "magnitude_log_gain", "magnitude_bias"):
+            if hasattr(self, f"{name}_"):
+                arrays[name] = getattr(self, f"{name}_")
+        rule = self._rule() if hasattr(self, "_rule") else {"k": self._k}
         return DictionaryModule(
             {name: to_numpy(array) for name, array in arrays.items()},
             scale=self.scale_,
             encoder_scale=self.encoder_scale_,
             importance_gain=getattr(self, "importance_gain_", 1.0),
             threshold=getattr(self, "threshold_", 0.0),
-            k=self._k,
+            k=rule.get("k"),
             coding=self._coding(self._k) if hasattr(self, "_coding") else None,
+            selection=rule.get("selection", "top_k"),
         )

@@ -39,7 +39,12 @@ OPTIONAL_PARTS = {
     "importance": ("importance_gain_",),
     "threshold": ("threshold_",),
     "head": ("coef_components_", "coef_bias_"),
+    "thresholds": ("thresholds_",),
+    "gated": ("magnitude_log_gain_", "magnitude_bias_"),
+    "alpha": ("alpha_",),
 }
+SCALARS = ("encoder_gain", "importance_gain", "threshold", "alpha")
+VECTORS = ("thresholds", "magnitude_log_gain", "magnitude_bias")
 
 _CONSTRAINTS = {
     "n_components": [None, Interval(Integral, 1, None, closed="left")],
@@ -79,7 +84,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     @abstractmethod
     def _parts(self):
-        """Optional parts of the weights that the form has: keywords of :func:`fresh_weights`."""
+        """Optional parts of the weights that the form has: keywords of :func:`fresh_weights`. False: not this one."""
 
     def _check_options(self, n_features, n_targets):
         """Refuse combinations of parameters that cannot mean anything."""
@@ -462,9 +467,10 @@ class _NeuralDictionary(_ExchangeDictionary):
         }
         if weights.head is not None:
             arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
+        arrays |= {f"{name}_": getattr(weights, name) for name in VECTORS if getattr(weights, name) is not None}
         like = prototype(like)
         attributes = {name: from_torch(tensor, like) for name, tensor in arrays.items()}
-        for name in ("encoder_gain", "importance_gain", "threshold"):
+        for name in SCALARS:
             value = getattr(weights, name)
             if value is not None:
                 attributes[f"{name}_"] = float(value)
@@ -484,7 +490,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """Refuse to go on training a form that the fitted weights are not of."""
         parts = self._parts()
         for part, (name, *_) in OPTIONAL_PARTS.items():
-            if parts[part] != hasattr(self, name):
+            if (parts.get(part, False) is not False) != hasattr(self, name):
                 raise ValueError(
                     f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "
                     "go with the parameters as they are now. Set tied, target, penalty and selection as at the first "
@@ -500,11 +506,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         def tensor(values):
             return torch.as_tensor(np.array(to_numpy(values), dtype=np.float64)).to(where, dtype)
 
-        optional = {
-            name: tensor(getattr(self, f"{name}_"))
-            for name in ("encoder_gain", "importance_gain", "threshold")
-            if hasattr(self, f"{name}_")
-        }
+        optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + VECTORS if hasattr(self, f"{name}_")}
         if hasattr(self, "coef_components_"):
             optional |= {"head": tensor(self.coef_components_), "head_bias": tensor(self.coef_bias_)}
         return Weights(

@@ -5,9 +5,11 @@ from functools import partial
 from numbers import Integral, Real
 from typing import ClassVar
 
+import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._array import OnTensors, array_namespace
+from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
@@ -307,6 +309,15 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             refined_share=0.0 if self.target == "y" else self.refined_share,
             selection_dtype=self.selection_dtype,
         )
+
+    @classmethod
+    def _taken_from(cls, sae, norms):
+        """Of the autoencoder the selection is needed: its ranking, or what a pre-activation has to exceed."""
+        gain = norms.astype("float32") if sae.ranked_by_output else np.ones_like(norms, dtype="float32")
+        floor = sae.threshold
+        if sae.magnitude_bias is not None:  # it fires where both gate and magnitude are positive
+            floor = np.maximum(0, sae.encoder_bias - sae.magnitude_bias * np.exp(-sae.magnitude_log_gain))
+        return Taken({"n_nonzero_coefs": sae.k}, gain, floor)
 
     def _parts(self):
         return {

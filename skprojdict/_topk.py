@@ -4,21 +4,23 @@
 from functools import partial
 from typing import ClassVar
 
-from ._array import array_namespace
-from ._neural import _CONSTRAINTS, _NeuralDictionary
-from .solvers.ridge import project
-from .solvers.select import select
+from sklearn.utils._param_validation import StrOptions
+
+from ._additive import _CONSTRAINTS, _AdditiveDictionary
+from ._exchange import Taken
+from ._validation import check_batch_selection
 
 
-class TopKDictionaryLearning(_NeuralDictionary):
-    """TopK sparse autoencoder (Gao et al., 2024).
+class TopKDictionaryLearning(_AdditiveDictionary):
+    """TopK sparse autoencoder, by row (Gao et al., 2024) or by batch (Bussmann et al., 2024).
 
     Minimises, over unit-norm atoms f_j, encoder rows E_j, biases b_j and the centre mu, the mean over rows x of::
 
-        || x - mu - sum_{j in S} relu(e_j) f_j ||^2 ,   e = E (x - mu) + b ,   S = the k largest scores
+        || x - mu - sum_{j in S} relu(e_j) f_j ||^2 ,   e = E (x - mu) + b
 
-    plus AuxK, which lets dead features reconstruct what the live ones leave over. Data are scaled inside so that the
-    mean centred row has norm 1: learning rates mean the same in every unit.
+    plus AuxK, which lets dead features reconstruct what the live ones leave over. S are the k largest scores of each
+    row; or by batch, the n k largest of n rows together, so that a row takes as many as it needs. Data are scaled
+    inside so that the mean centred row has norm 1: learning rates mean the same in every unit.
 
     Parameters
     ----------
@@ -27,6 +29,12 @@ class TopKDictionaryLearning(_NeuralDictionary):
     n_nonzero_coefs : int, "auto" or None, default="auto"
         Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score
         (a ReLU autoencoder without sparsity penalty). Clipped to ``n_components`` with one warning.
+    selection : {"row", "batch"}, default="row"
+        "batch": k is a mean over the rows (BatchTopK). In training the batch decides, from then on a threshold, the
+        running mean of the smallest score that training selected: a row's code does not depend on the rows beside it.
+    prefix_sizes : sequence of int, default=None
+        Nested prefixes of the dictionary (Matryoshka; Bussmann et al., 2025): the training loss is the mean of the
+        errors that the first m atoms leave, for each m and for the whole dictionary. Codes are as without.
     tied : bool, default=False
         The encoder is the dictionary times one learned gain.
     target : {"X", "y"}, default="X"
@@ -82,6 +90,8 @@ class TopKDictionaryLearning(_NeuralDictionary):
     encoder_mean_ : array of shape (n_features,)
     scale_, encoder_scale_ : float
         Mean norm of the centred rows of the target and of the input.
+    threshold_ : float
+        Scores above it are selected; with ``selection="batch"`` only.
     n_activations_ : int array of shape (n_components,)
         Training rows in which each feature fired.
     n_iter_, n_steps_ : int
@@ -91,9 +101,15 @@ class TopKDictionaryLearning(_NeuralDictionary):
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
 
+    See Also
+    --------
+    ProjectiveDictionaryLearning : Solves for the coefficients instead of reading them off the encoder.
+
     References
     ----------
     Gao et al. (2024). Scaling and evaluating sparse autoencoders. arXiv:2406.04093.
+    Bussmann, Leask and Nanda (2024). BatchTopK sparse autoencoders. arXiv:2412.06410.
+    Bussmann et al. (2025). Learning multi-level features with Matryoshka sparse autoencoders. arXiv:2503.17547.
     Makhzani and Frey (2013). k-Sparse autoencoders. arXiv:1312.5663.
 
     Examples
@@ -108,13 +124,15 @@ class TopKDictionaryLearning(_NeuralDictionary):
 
     _RATE: ClassVar[float] = 0.22
     _LARGEST_RATE: ClassVar[float] = 0.02
-    _parameter_constraints: ClassVar[dict] = _CONSTRAINTS
+    _parameter_constraints: ClassVar[dict] = {**_CONSTRAINTS, "selection": [StrOptions({"row", "batch"})]}
 
     def __init__(
         self,
         n_components=None,
         *,
         n_nonzero_coefs="auto",
+        selection="row",
+        prefix_sizes=None,
         tied=False,
         target="X",
         predict_mode="regressed",
@@ -138,6 +156,8 @@ class TopKDictionaryLearning(_NeuralDictionary):
     ):
         self.n_components = n_components
         self.n_nonzero_coefs = n_nonzero_coefs
+        self.selection = selection
+        self.prefix_sizes = prefix_sizes
         self.tied = tied
         self.target = target
         self.predict_mode = predict_mode
@@ -159,39 +179,40 @@ class TopKDictionaryLearning(_NeuralDictionary):
         self.checkpoint_every = checkpoint_every
         self.random_state = random_state
 
+    def _check_options(self, n_features, n_targets):
+        super()._check_options(n_features, n_targets)
+        check_batch_selection(self)
+
     def _loss(self, n_components, n_targets, k):
         from .training.losses import topk_loss
 
-        auxk = max(1, n_targets // 2)
-        return partial(topk_loss, k=k, auxk=auxk, auxk_coef=self.auxk_coef, selection_dtype=self.selection_dtype)
+        options = self._loss_options(n_components, n_targets, k)
+        return partial(topk_loss, selection=self.selection, selection_dtype=self.selection_dtype, **options)
 
     def _parts(self):
-        return {"tied": self.tied, "importance": False, "head": False, "threshold": False}
+        return {"tied": self.tied, "threshold": self.selection == "batch"}
+
+    def _rule(self):
+        if self.selection == "batch":
+            return {"selection": "threshold", "threshold": self.threshold_}
+        return {"k": self._k}
 
     @classmethod
-    def _score_gain(cls, sae, norms):
+    def _taken_from(cls, sae, norms):
         """A TopK code is its score, so that the norms of the decoder go into the scores."""
+        gain = norms.astype("float32")
         even = norms.max() - norms.min() <= 1e-3 * norms.max()
-        if sae.threshold.any():
-            reason = "has thresholds that its codes do not start from (JumpReLU)"
+        threshold = float(sae.threshold[0])
+        if sae.magnitude_bias is not None:
+            reason, remedy = "has gates", None
+        elif sae.mean_k is not None and even and (sae.threshold == threshold).all():
+            params = {"n_nonzero_coefs": sae.mean_k, "selection": "batch"}
+            return Taken(params, gain, parts={"threshold_": threshold * float(norms.max())})
+        elif sae.threshold.any():
+            reason, remedy = "has thresholds of its own for each feature (JumpReLU)", None
         elif sae.k is not None and not sae.ranked_by_output and not even:
             reason = f"ranks features before it multiplies them by decoder norms from {norms.min()} to {norms.max()}"
+            remedy = None
         else:
-            return norms.astype("float32")
-        raise ValueError(
-            f"the autoencoder {reason}: a TopK dictionary's code is its score. Read it with "
-            "ProjectiveDictionaryLearning.from_sae, which needs the selection only."
-        )
-
-    def _code(self, X, Y):
-        _, scores = self._scores(X, self._k)
-        support = select(scores, self._k)
-        xp = array_namespace(scores)
-        if Y is None:
-            coefs = xp.where(support.active, support.scores, xp.zeros_like(support.scores))
-        else:
-            target = (Y - self.mean_) / self.scale_
-            active = xp.astype(support.active, scores.dtype)
-            options = {"exact": True, "chunk_size": self.chunk_size, "ragged": self._k is None}
-            coefs = project(target, self.components_, support.indices, active, **options).coefs
-        return support.indices, coefs * self.scale_
+            return Taken({"n_nonzero_coefs": sae.k}, gain)
+        raise ValueError(cls._refusal(reason, remedy))

@@ -202,16 +202,26 @@ def check_tied(est, *, n_features, n_targets):
         )
 
 
+def check_batch_selection(est):
+    """A batch shares out a number of coefficients."""
+    if est.selection == "batch" and est.n_nonzero_coefs is None:
+        raise ValueError(
+            "selection='batch' shares n_nonzero_coefs times the number of rows among the rows of a batch; got "
+            "n_nonzero_coefs=None. Give a number or 'auto', or set selection='row'."
+        )
+
+
 def check_selection_dtype(est):
     """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
     if est.selection_dtype is None:
         return
     for name, value, wanted in (
         ("n_nonzero_coefs", est.n_nonzero_coefs, "a number or 'auto'"),
-        ("selection", getattr(est, "selection", "top_k"), "'top_k' or 'budget'"),
+        ("selection", getattr(est, "selection", "top_k"), "'top_k', 'budget' or 'row'"),
         ("prefix_sizes", getattr(est, "prefix_sizes", None), "None"),
     ):
-        refused = {"n_nonzero_coefs": value is None, "selection": value == "threshold"}.get(name, value is not None)
+        ruled_out = {"n_nonzero_coefs": value is None, "selection": value in ("threshold", "batch")}
+        refused = ruled_out.get(name, value is not None)
         if refused:
             raise ValueError(
                 f"selection_dtype={est.selection_dtype!r} scores a known number of candidates again in full precision, "

@@ -21,6 +21,7 @@ SMALL = {"n_components": 32, "n_nonzero_coefs": 3, "max_steps": 25, "batch_size"
 FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "topk tied": (TopKDictionaryLearning, {"tied": True}),
+    "batch topk": (TopKDictionaryLearning, {"selection": "batch", "prefix_sizes": (8, 16)}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "refined": (
         ProjectiveDictionaryLearning,

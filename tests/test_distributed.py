@@ -28,6 +28,7 @@ SMALL = {"n_components": 64, "n_nonzero_coefs": 3, "max_steps": 12, "batch_size"
 FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "topk tied": (TopKDictionaryLearning, {"tied": True, "random_state": 3}),
+    "batch topk": (TopKDictionaryLearning, {"selection": "batch", "prefix_sizes": (8, 16)}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "prefixes": (ProjectiveDictionaryLearning, {"prefix_sizes": (8, 16), "overlap_penalty": 0.01, "n_refinements": 1}),
     "penalize": (ProjectiveDictionaryLearning, {"penalty": "inverse_square", "quota": "penalize"}),

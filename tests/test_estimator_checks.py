@@ -33,6 +33,7 @@ VARIANTS = [
     TopKDictionaryLearning(target="y", **SHORT),
     TopKDictionaryLearning(tied=True, n_nonzero_coefs=None, **SHORT),
     TopKDictionaryLearning(sparse_output=True, **SHORT),
+    TopKDictionaryLearning(selection="batch", prefix_sizes=(1,), **SHORT),
     MethodOfOptimalDirections(coder="ols", algorithm="full", **SHORT),
     MethodOfOptimalDirections(update="ksvd", algorithm="full", **SHORT),
     MethodOfOptimalDirections(sparse_output=True, **SHORT),

@@ -146,11 +146,29 @@ def test_activations_without_a_k(form, tmp_path):
     model = ProjectiveDictionaryLearning.from_sae(folder, penalty="ridge", alpha=1e-3)
     assert model.n_nonzero_coefs is None
     assert_array_equal(model.transform(X) != 0, scores > limits)
-    if np.any(limits):
+    if form == "jumprelu":
         with pytest.raises(ValueError, match="has thresholds"):
             TopKDictionaryLearning.from_sae(folder)
     else:
-        assert_allclose(TopKDictionaryLearning.from_sae(folder).transform(X), np.maximum(scores, 0), atol=2e-5)
+        additive = TopKDictionaryLearning.from_sae(folder)
+        assert additive.selection == ("batch" if np.any(limits) else "row")
+        assert_allclose(additive.transform(X), np.where(scores > limits, scores, 0), atol=2e-5)
+
+
+def test_projection_solves_where_gate_and_magnitude_are_positive(tmp_path):
+    weights = random_weights()
+    encoder, bias, _, centre = weights
+    rng = np.random.default_rng(2)
+    log_gain, shift = rng.uniform(-0.5, 0.5, P).astype(np.float32), rng.uniform(-1, 0.5, P).astype(np.float32)
+    more = {"r_mag": log_gain, "b_gate": bias, "b_mag": shift}
+    folder = write_sae_lens(tmp_path / "sae", weights, architecture="gated", more=more)
+    gate = pre_activations(encoder, bias, centre)
+    fires = (gate > 0) & (np.exp(log_gain) * (gate - bias) + shift > 0)
+    assert (fires != (gate > 0)).any()
+    model = ProjectiveDictionaryLearning.from_sae(folder, penalty="ridge", alpha=1e-3)
+    assert_array_equal(model.transform(X) != 0, fires)
+    with pytest.raises(ValueError, match="has gates"):
+        TopKDictionaryLearning.from_sae(folder)
 
 
 def test_half_precision_and_dead_atoms(tmp_path):
@@ -178,13 +196,13 @@ def test_an_imported_dictionary_is_an_ordinary_one(tmp_path):
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
-        (write_sae_lens, {"architecture": "gated"}, "architecture='gated'"),
+        (write_sae_lens, {"architecture": "temporal"}, "architecture='temporal'"),
         (write_sae_lens, {"normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
         (write_sae_lens, {"architecture": "standard", "activation_fn": "tanh-relu"}, "activation_fn='tanh-relu'"),
         (write_sparsify, {"activation": "groupmax"}, "activation='groupmax'"),
         (write_sparsify, {"transcode": True}, "transcode=True"),
         (write_sparsify, {"more": {"W_skip": torch.zeros(D, D)}}, "skip_connection=True"),
-        (write_dictionary_learning, {"kind": "GatedAutoEncoder"}, "dict_class='GatedAutoEncoder'"),
+        (write_dictionary_learning, {"kind": "CrossCoder"}, "dict_class='CrossCoder'"),
         (write_sae_lens, {"k": 1000}, "k=1000, but 40 features"),
         (write_sae_lens, {"more": {"b_enc": np.zeros(3, np.float32)}}, r"encoder_bias has shape \(3,\)"),
         (write_sae_lens, {"more": {"b_enc": np.full(P, np.nan, np.float32)}}, "encoder_bias holds NaN"),
@@ -350,6 +368,7 @@ def test_forms_that_sae_lens_lacks_are_refused(tmp_path):
 FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "relu": (TopKDictionaryLearning, {"n_nonzero_coefs": None}),
+    "batch topk": (TopKDictionaryLearning, {"selection": "batch"}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "tied ridge": (ProjectiveDictionaryLearning, {"tied": True, "penalty": "ridge", "alpha": 0.1}),
     "refined": (ProjectiveDictionaryLearning, {"n_refinements": 1}),

@@ -26,6 +26,7 @@ def data():
 
 FORMS = {
     "topk": functools.partial(TopKDictionaryLearning),
+    "batch topk": functools.partial(TopKDictionaryLearning, selection="batch"),
     "mod": functools.partial(MethodOfOptimalDirections),
     "exact": functools.partial(ProjectiveDictionaryLearning),
     "tied": functools.partial(ProjectiveDictionaryLearning, tied=True, encoder_loss="penalty"),

@@ -24,6 +24,7 @@ FORMS = {
     "cg": ProjectiveDictionaryLearning(**SMALL, solver="cg"),
     "all positive": ProjectiveDictionaryLearning(**{**SMALL, "n_nonzero_coefs": None}, penalty="ridge"),
     "topk": TopKDictionaryLearning(**SMALL),
+    "batch topk": TopKDictionaryLearning(**SMALL, selection="batch"),
     "mod": MethodOfOptimalDirections(**SMALL),
     "mod omp": MethodOfOptimalDirections(**SMALL, coder="omp"),
 }

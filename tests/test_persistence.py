@@ -26,6 +26,7 @@ ESTIMATORS = [
     ProjectiveDictionaryLearning(12, n_nonzero_coefs=2, tied=True, penalty="softplus", n_refinements=1, **NEURAL),
     ProjectiveDictionaryLearning(12, n_nonzero_coefs=2, selection="threshold", prefix_sizes=(4, 8), **NEURAL),
     TopKDictionaryLearning(12, n_nonzero_coefs=None, **NEURAL),
+    TopKDictionaryLearning(12, n_nonzero_coefs=2, selection="batch", prefix_sizes=(4, 8), **NEURAL),
     MethodOfOptimalDirections(12, n_nonzero_coefs=2, max_iter=2, sparse_output=True, random_state=0),
 ]
 

@@ -29,6 +29,7 @@ ESTIMATORS = {
     "conjugate gradients": ProjectiveDictionaryLearning(12, n_nonzero_coefs=3, solver="cg", init="svd", **NEURAL),
     "topk": TopKDictionaryLearning(12, n_nonzero_coefs=3, **NEURAL),
     "relu": TopKDictionaryLearning(12, n_nonzero_coefs=None, center="geometric_median", **NEURAL),
+    "batch topk": TopKDictionaryLearning(12, n_nonzero_coefs=3, selection="batch", prefix_sizes=(4,), **NEURAL),
     "mod": MethodOfOptimalDirections(12, n_nonzero_coefs=3, max_iter=2, random_state=0),
     "k-svd": MethodOfOptimalDirections(
         12, n_nonzero_coefs=3, max_iter=2, algorithm="full", update="ksvd", coder="omp", random_state=0

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict.solvers.initial import geometric_median, initial_components, linear_map
 from skprojdict.training.dead import DeadFeatures
 from skprojdict.training.loop import NonFiniteLossError, Trainer, schedule
-from skprojdict.training.losses import learn_threshold, projective_loss, topk_loss
+from skprojdict.training.losses import learn_threshold, projective_loss, select_in_batch, topk_loss
 from skprojdict.training.rows import BatchOrder, Rows, Views, measure_units, steps_per_pass
 from skprojdict.training.start import fresh_weights
 
@@ -289,12 +289,14 @@ def test_dead_features_are_counted_in_rows():
 def test_threshold_moves_to_the_batch_cut():
     scores = torch.tensor([[5.0, 4.0, 3.0, -1.0], [2.0, 1.0, 0.5, 0.2]])
     threshold = torch.zeros(())
-    learn_threshold(threshold, scores, 2)
+    support, cut = select_in_batch(scores, 2)
+    np.testing.assert_array_equal(support.indices[support.active], [0, 1, 2, 0])
+    learn_threshold(threshold, cut)
     assert threshold.item() == 2.0  # the first batch sets it: four scores are at least 2
-    learn_threshold(threshold, scores + 1, 2, momentum=0.75)
+    learn_threshold(threshold, cut + 1, momentum=0.75)
     assert threshold.item() == pytest.approx(2.25)
     negative = torch.zeros(())
-    learn_threshold(negative, -scores.abs(), 2)
+    learn_threshold(negative, select_in_batch(-scores.abs(), 2)[1])
     assert negative.item() == 0
 
 

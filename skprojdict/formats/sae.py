@@ -30,11 +30,13 @@ SAE_LENS_KEYS = (
     "rescale_acts_by_decoder_norm",
 )
 
-REMEDY = "Only autoencoders with one encoder product and a TopK, ReLU or JumpReLU activation are read."
+REMEDY = "Only autoencoders with one encoder product and a TopK, ReLU, JumpReLU or gated activation are read."
 
 
 class SparseAutoencoder(NamedTuple):
     """``x_hat = act(E (x - c) + b) @ D + mu``.
+
+    Gated: the code is ``relu(e^r E (x - c) + b')`` where ``E (x - c) + b > 0``.
 
     Attributes
     ----------
@@ -47,6 +49,10 @@ class SparseAutoencoder(NamedTuple):
         TopK; None: every pre-activation above its threshold.
     threshold : (p,)
         Not negative.
+    mean_k : int or None
+        How many features fire on average, where the autoencoder says so (BatchTopK).
+    magnitude_log_gain, magnitude_bias : (p,) or None
+        r and b' of the gated form.
     ranked_by_output : bool
         TopK ranks pre-activations times the norm of the decoder row.
     """
@@ -59,6 +65,19 @@ class SparseAutoencoder(NamedTuple):
     k: int | None
     threshold: np.ndarray
     ranked_by_output: bool
+    mean_k: int | None = None
+    magnitude_log_gain: np.ndarray | None = None
+    magnitude_bias: np.ndarray | None = None
+
+    def with_one_centre(self):
+        """The same function with the decoder's bias taken off the input, where input and output are of one width."""
+        if self.input_bias.shape != self.decoder_bias.shape or np.array_equal(self.input_bias, self.decoder_bias):
+            return self
+        shift = self.encoder @ (self.decoder_bias - self.input_bias)
+        moved = self._replace(encoder_bias=self.encoder_bias + shift, input_bias=self.decoder_bias)
+        if self.magnitude_bias is None or self.magnitude_log_gain is None:
+            return moved
+        return moved._replace(magnitude_bias=self.magnitude_bias + np.exp(self.magnitude_log_gain) * shift)
 
 
 def read_sae(source):
@@ -87,7 +106,8 @@ def read_sae(source):
     if hasattr(source, "state_dict"):
         config = getattr(source, "cfg", {})
         config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        return _from_state(source.state_dict(), {"dict_class": type(source).__name__, **config})
+        own = {name: getattr(source, name) for name in ("apply_b_dec_to_input",) if hasattr(source, name)}
+        return _from_state(source.state_dict(), {"dict_class": type(source).__name__, **own, **config})
     path = Path(source)
     folder = path.parent if path.is_file() else path
     for name, config_name in (("sae_weights.safetensors", "cfg.json"), ("sae.safetensors", "cfg.json")):
@@ -181,7 +201,8 @@ def _from_state(state, config):
 
 def _from_arrays(state, config):
     if "W_enc" in state and "W_dec" in state:
-        return _sae_lens(state, config)
+        theirs = config.get("dict_class") in _TRANSPOSED or "threshold" in state
+        return _transposed(state, config) if theirs and "architecture" not in config else _sae_lens(state, config)
     if "encoder.weight" in state and "W_dec" in state:
         return _sparsify(state, config)
     if "encoder.weight" in state and "decoder.weight" in state:
@@ -194,20 +215,22 @@ def _sae_lens(state, config):
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     if architecture == "standard" and activation == "topk":  # before version 6
         architecture, config = "topk", {**config, **config.get("activation_fn_kwargs", {})}
-    _refuse_unless(architecture, ("topk", "standard", "jumprelu"), "architecture")
-    if architecture == "standard":
+    _refuse_unless(architecture, ("topk", "standard", "jumprelu", "gated"), "architecture")
+    if architecture in ("standard", "gated"):
         _refuse_unless(activation, ("relu",), "activation_fn")
     _refuse_unless(config.get("normalize_activations") or "none", ("none",), "normalize_activations")
     before = config.get("apply_b_dec_to_input", True)
     return _checked(
         encoder=state["W_enc"].T,
-        encoder_bias=state["b_enc"],
+        encoder_bias=state["b_gate" if architecture == "gated" else "b_enc"],
         decoder=state["W_dec"],
         decoder_bias=state["b_dec"],
         input_bias=state["b_dec"] if before else None,
         k=config["k"] if architecture == "topk" else None,
         threshold=state["threshold"] if architecture == "jumprelu" else None,
         ranked_by_output=bool(config.get("rescale_acts_by_decoder_norm", False)),
+        magnitude_log_gain=state["r_mag"] if architecture == "gated" else None,
+        magnitude_bias=state["b_mag"] if architecture == "gated" else None,
     )
 
 
@@ -225,23 +248,60 @@ def _sparsify(state, config):
     )
 
 
+_LAYERS = ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder", "GatedAutoEncoder")
+_TRANSPOSED = ("JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE")
+
+
 def _dictionary_learning(state, config):
     kind = config.get("dict_class", "AutoEncoderTopK" if "k" in state else "AutoEncoder")
-    _refuse_unless(kind, ("AutoEncoderTopK", "BatchTopKSAE", "AutoEncoder"), "dict_class")
-    centre = state["bias" if kind == "AutoEncoder" else "b_dec"]
+    _refuse_unless(kind, _LAYERS, "dict_class")
+    centre = state[{"AutoEncoder": "bias", "GatedAutoEncoder": "decoder_bias"}.get(kind, "b_dec")]
+    gated = kind == "GatedAutoEncoder"
     p = state["encoder.weight"].shape[0]
     return _checked(
         encoder=state["encoder.weight"],
-        encoder_bias=state["encoder.bias"],
+        encoder_bias=state["gate_bias" if gated else "encoder.bias"],
         decoder=state["decoder.weight"].T,
         decoder_bias=centre,
         input_bias=centre,
         k=int(state["k"]) if kind == "AutoEncoderTopK" else None,
         threshold=np.full(p, float(state["threshold"])) if kind == "BatchTopKSAE" else None,
+        mean_k=int(state["k"]) if kind == "BatchTopKSAE" else None,
+        magnitude_log_gain=state["r_mag"] if gated else None,
+        magnitude_bias=state["mag_bias"] if gated else None,
     )
 
 
-def _checked(*, encoder, decoder, input_bias, k, threshold=None, ranked_by_output=False, **biases):
+def _transposed(state, config):
+    """dictionary_learning's newer classes, whose weights have SAELens' names."""
+    nested = "group_sizes" in state
+    before = nested or config.get("apply_b_dec_to_input", False)
+    p = state["W_enc"].shape[1]
+    return _checked(
+        encoder=state["W_enc"].T,
+        encoder_bias=state["b_enc"],
+        decoder=state["W_dec"],
+        decoder_bias=state["b_dec"],
+        input_bias=state["b_dec"] if before else None,
+        k=None,
+        threshold=np.full(p, float(state["threshold"])) if nested else state["threshold"],
+        mean_k=int(state["k"]) if nested else None,
+    )
+
+
+def _checked(
+    *,
+    encoder,
+    decoder,
+    input_bias,
+    k,
+    threshold=None,
+    ranked_by_output=False,
+    mean_k=None,
+    magnitude_log_gain=None,
+    magnitude_bias=None,
+    **biases,
+):
     if encoder.ndim != 2 or decoder.ndim != 2:
         raise ValueError(
             f"the autoencoder's weights have shapes {encoder.shape} and {decoder.shape}; matrices are needed."
@@ -255,10 +315,15 @@ def _checked(*, encoder, decoder, input_bias, k, threshold=None, ranked_by_outpu
         # relu(e) > threshold: below 0 the rectifier decides.
         threshold=np.zeros(p, dtype=np.float32) if threshold is None else np.maximum(threshold, 0).astype(np.float32),
         ranked_by_output=ranked_by_output,
+        mean_k=mean_k,
+        magnitude_log_gain=magnitude_log_gain,
+        magnitude_bias=magnitude_bias,
         **biases,
     )
     d = sae.decoder.shape[1]
     expected = {"encoder_bias": (p,), "decoder": (p, d), "decoder_bias": (d,), "input_bias": (m,), "threshold": (p,)}
+    if magnitude_bias is not None:
+        expected |= {"magnitude_log_gain": (p,), "magnitude_bias": (p,)}
     for name, shape in expected.items():
         if getattr(sae, name).shape != shape:
             raise ValueError(

@@ -15,7 +15,8 @@ from skprojdict.formats.sae import CHECKSUM, checksum
 def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
     """Write ``cfg.json`` and ``sae_weights.safetensors``, which ``sae_lens.SAE.load_from_disk(folder)`` opens.
 
-    A :class:`~skprojdict.TopKDictionaryLearning` becomes a TopK autoencoder with the same ``encode`` and ``decode``. Of
+    A :class:`~skprojdict.TopKDictionaryLearning` becomes a TopK autoencoder with the same ``encode`` and ``decode``, or
+    with ``selection="batch"`` a JumpReLU one with the same threshold for all features. Of
     a :class:`~skprojdict.ProjectiveDictionaryLearning` the encoder's part is written: SAELens selects the k best scores
     and decodes them additively, without candidates, refinements and projection. The projection needs the row itself,
     which SAELens' ``decode`` does not get: re-decode there with
@@ -49,7 +50,7 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         )
     if estimator.target == "y":
         raise ValueError("the estimator has target='y', a transcoder, which is not written for SAELens. Use save.")
-    if getattr(estimator, "selection", "top_k") != "top_k":
+    if getattr(estimator, "selection", "top_k") not in ("top_k", "row", "batch"):
         raise ValueError(f"selection={estimator.selection!r} has no counterpart in SAELens. Use selection='top_k'.")
     folder = Path(folder)
     weights, config = folder / "sae_weights.safetensors", folder / "cfg.json"
@@ -66,9 +67,10 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         "b_dec": to_numpy(estimator.mean_),
     }
     dtype = arrays["W_dec"].dtype
-    k = estimator._k
     p, d = arrays["W_dec"].shape
-    form = {"architecture": "standard"} if k is None else {"architecture": "topk", "k": k}
+    form = _form(estimator)
+    if form["architecture"] == "jumprelu":
+        arrays["threshold"] = np.full(p, estimator.threshold_ * estimator.scale_)
     settings = {
         **form,
         "d_in": d,
@@ -81,7 +83,7 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         "rescale_acts_by_decoder_norm": False,
         "metadata": {"sae_lens_version": "6.0.0", "skprojdict_class": type(estimator).__name__, **(metadata or {})},
     }
-    if k is None:
+    if form["architecture"] != "topk":
         del settings["rescale_acts_by_decoder_norm"]
     text = json.dumps(settings, indent=1)  # before anything is written: what is no JSON is refused
     arrays = {name: np.ascontiguousarray(array, dtype=dtype) for name, array in arrays.items()}
@@ -90,3 +92,11 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         temporary.write_bytes(save(arrays, {CHECKSUM: checksum(arrays, json.loads(text))}))
     with atomic_path(config) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _form(estimator):
+    """SAELens' name for what selects."""
+    if getattr(estimator, "selection", None) == "batch":
+        return {"architecture": "jumprelu"}
+    k = estimator._k
+    return {"architecture": "standard"} if k is None else {"architecture": "topk", "k": k}

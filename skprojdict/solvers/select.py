@@ -73,8 +73,8 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
     selection : {"top_k", "budget", "threshold"}
         "top_k" and "budget" admit scores above 0 ("budget" then drops what does not fit, in :func:`fit_budget`);
         "threshold" admits scores above ``threshold``, however many.
-    threshold : float
-        The threshold of that rule.
+    threshold : float or array of shape (p,)
+        The threshold of that rule, for all atoms or for each; an array must not be negative.
     positive : bool, default=True
         False: "top_k" takes the k largest scores whatever their sign.
 
@@ -84,7 +84,12 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
     """
     xp = array_namespace(scores)
     p = scores.shape[1]
-    floor = max(threshold, 0.0) if selection == "threshold" else 0.0
+    floor = 0.0
+    if selection == "threshold":
+        by_atom = hasattr(threshold, "shape")
+        floor = 0.0 if by_atom else max(threshold, 0.0)
+        if by_atom:  # those that stay below their own rank last
+            scores = xp.where(scores > threshold, scores, xp.zeros_like(scores))
     if selection == "threshold" or k is None:
         counts = xp.sum(xp.astype(scores > floor, xp.int64), axis=1)
         k = max(1, int(xp.max(counts))) if scores.shape[0] else 1

@@ -21,16 +21,19 @@ class DeadFeatures:
         self.dead_after = dead_after
 
     def update(self, indices, fired, n_rows=None, ranks=None):
-        """Record one batch: selected atoms (n, K) and whether each of them fired.
+        """Record one batch: selected atoms (n, K), None for all of them in order, and whether each of them fired.
 
         Where other ``ranks`` hold the rest of its ``n_rows`` rows, theirs are counted, too.
         """
-        counts = torch.zeros_like(self.rows_since)
-        counts.index_add_(0, indices.reshape(-1), fired.reshape(-1).to(counts.dtype))
+        if indices is None:
+            counts = fired.sum(0)
+        else:
+            counts = torch.zeros_like(self.rows_since)
+            counts.index_add_(0, indices.reshape(-1), fired.reshape(-1).to(counts.dtype))
         if ranks is not None:
             ranks.sum(counts)
         self.activations += counts
-        self.rows_since += indices.shape[0] if n_rows is None else n_rows
+        self.rows_since += fired.shape[0] if n_rows is None else n_rows
         self.rows_since[counts > 0] = 0
 
     def mask(self):

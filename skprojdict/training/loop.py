@@ -81,7 +81,7 @@ class Trainer:
         NonFiniteLossError
             Before any weight has changed; the step before may have spoiled them already (:meth:`back_to_good`).
         """
-        threshold = None if self.weights.threshold is None else self.weights.threshold.clone()  # the loss moves it
+        running = self.weights.running()
         n = targets.shape[0]
         n_rows = n_rows or n
         with self.ranks.batch(n, n_rows):
@@ -96,7 +96,8 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
         figures = torch.cat([values, norm[None]]).tolist()
         if not all(math.isfinite(v) for v in figures):
-            self.weights.threshold = threshold
+            for name, value in running.items():
+                setattr(self.weights, name, value)
             raise NonFiniteLossError(
                 f"training stopped at step {self.n_steps + 1}: the loss is {figures[0]} and the norm of its gradient "
                 f"{figures[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "

@@ -4,9 +4,9 @@
 import torch
 from torch import nn
 
+from ..solvers.additive import additive_codes
 from ..solvers.penalties import precisions
 from ..solvers.refine import choose_support
-from ..solvers.select import select
 from .autograd import decode, projected
 
 
@@ -16,13 +16,16 @@ class DictionaryModule(nn.Module):
     Parameters
     ----------
     arrays : dict of ndarray
-        "components" (p, d), "mean" (d,), "encoder" (p, m), "encoder_bias" (p,), "encoder_mean" (m,), and with a second
-        view "head" (p, m) and "head_bias" (p,): parameters of the module under these names.
+        "components" (p, d), "mean" (d,), "encoder" (p, m), "encoder_bias" (p,), "encoder_mean" (m,), with a second
+        view "head" (p, m) and "head_bias" (p,), and what the form has of "thresholds", "magnitude_log_gain" and
+        "magnitude_bias", all (p,): parameters of the module under these names.
     scale, encoder_scale, importance_gain, threshold : float
         As the estimator's attributes.
     k : int or None
     coding : dict or None
-        Keywords of :func:`skprojdict.solvers.refine.choose_support`; None: the additive TopK code.
+        Keywords of :func:`skprojdict.solvers.refine.choose_support`; None: the code of an additive form.
+    selection : {"top_k", "threshold"}
+        How an additive form selects.
 
     Notes
     -----
@@ -37,14 +40,17 @@ class DictionaryModule(nn.Module):
     encoder_mean: torch.Tensor
     head: torch.Tensor
     head_bias: torch.Tensor
+    thresholds: torch.Tensor
+    magnitude_log_gain: torch.Tensor
+    magnitude_bias: torch.Tensor
 
-    def __init__(self, arrays, *, scale, encoder_scale, importance_gain, threshold, k, coding):
+    def __init__(self, arrays, *, scale, encoder_scale, importance_gain, threshold, k, coding, selection="top_k"):
         super().__init__()
         for name, array in arrays.items():
             setattr(self, name, nn.Parameter(torch.tensor(array)))
         self.scale, self.encoder_scale = scale, encoder_scale
         self.importance_gain, self.threshold = importance_gain, threshold
-        self.k, self.coding = k, coding
+        self.k, self.coding, self.selection = k, coding, selection
 
     def encode(self, x):
         """Dense codes (..., p) of rows (..., m), in the units of the data."""
@@ -68,13 +74,21 @@ class DictionaryModule(nn.Module):
         p, d = self.components.shape
         return f"n_components={p}, n_features={self.encoder.shape[1]}, n_targets={d}, n_nonzero_coefs={self.k}"
 
+    def _rule(self):
+        gated = hasattr(self, "magnitude_bias")
+        return {
+            "k": self.k,
+            "selection": self.selection,
+            "threshold": self.thresholds.detach() if hasattr(self, "thresholds") else self.threshold,
+            "magnitude": (self.magnitude_log_gain, self.encoder_bias, self.magnitude_bias) if gated else None,
+        }
+
     def _code(self, rows):
         inputs = (rows - self.encoder_mean) / self.encoder_scale
         scores = inputs @ self.encoder.T + self.encoder_bias
         if self.coding is None:
-            support = select(scores.detach(), self.k)
-            coefs = scores.gather(1, support.indices)
-            return support.indices, torch.where(support.active, coefs, torch.zeros_like(coefs)) * self.scale
+            support, coefs = additive_codes(scores, **self._rule())
+            return support.indices, coefs * self.scale
         scores = scores * self.importance_gain
         target = None if hasattr(self, "head") else (rows - self.mean) / self.scale
         support = choose_support(

@@ -18,13 +18,16 @@ def fresh_weights(
     k,
     tied,
     input_mean,
-    importance,
-    head,
-    threshold,
     mean,
     rng,
     dtype,
     device,
+    importance=False,
+    head=False,
+    threshold=False,
+    thresholds=None,
+    gated=False,
+    alpha=None,
 ):
     """Weights at the start of training.
 
@@ -41,8 +44,10 @@ def fresh_weights(
         Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
     input_mean : ndarray of shape (m,) or None
         The same of a second view's input; None: one view.
-    importance, head, threshold : bool
+    importance, head, threshold, gated : bool
         Which optional parts the form has.
+    thresholds, alpha : float or None
+        Where the thresholds of JumpReLU and the weight of a sparsity penalty start; None: the form has none.
     """
     if components is None:
         components = initial_components(init, targets, n_components, rng)
@@ -62,6 +67,10 @@ def fresh_weights(
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,
         threshold=torch.zeros((), dtype=dtype, device=device) if threshold else None,
+        thresholds=None if thresholds is None else torch.full((p,), thresholds, dtype=dtype, device=device),
+        magnitude_log_gain=torch.zeros(p, dtype=dtype, device=device) if gated else None,
+        magnitude_bias=torch.zeros(p, dtype=dtype, device=device) if gated else None,
+        alpha=None if alpha is None else torch.full((), alpha, dtype=dtype, device=device),
     )
     if importance:
         gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))

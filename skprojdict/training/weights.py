@@ -33,6 +33,12 @@ class Weights:
         Second view: predicts the coefficients from the encoder's input.
     threshold : () or None
         Learned selection threshold (a running quantile, no gradient).
+    thresholds : (p,) or None
+        JumpReLU: score above which each atom fires.
+    magnitude_log_gain, magnitude_bias : (p,), (p,) or None
+        Gated: codes are ``exp(log_gain) (e - bias) + magnitude_bias`` where the gate e is open.
+    alpha : () or None
+        Weight of the sparsity penalty (steered towards a number of atoms a row, no gradient).
     """
 
     components: torch.Tensor
@@ -45,8 +51,13 @@ class Weights:
     head: torch.Tensor | None = None
     head_bias: torch.Tensor | None = None
     threshold: torch.Tensor | None = None
+    thresholds: torch.Tensor | None = None
+    magnitude_log_gain: torch.Tensor | None = None
+    magnitude_bias: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
 
-    FIXED = ("input_mean", "threshold")
+    RUNNING = ("threshold", "alpha")  # moved by the loss itself, in place
+    FIXED = ("input_mean", *RUNNING)
 
     def trainable(self):
         """Leaf tensors that take gradients."""
@@ -57,6 +68,11 @@ class Weights:
         """A detached copy."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: v.detach().clone() for name, v in values.items() if v is not None})
+
+    def running(self):
+        """Copies of the tensors that the loss moves without a gradient, by name."""
+        named = ((name, getattr(self, name)) for name in self.RUNNING)
+        return {name: tensor.clone() for name, tensor in named if tensor is not None}
 
     def encoder_rows(self):
         """Encoder matrix (p, m), and the factor that its products are still to be multiplied by (None: none)."""
@@ -88,9 +104,11 @@ class Weights:
 
     @torch.no_grad()
     def renormalise(self):
-        """Bring every atom back to norm 1."""
+        """Bring every atom back to norm 1, and thresholds that fell below 0 back to 0."""
         norms = self.components.norm(dim=1, keepdim=True)
         self.components.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
+        if self.thresholds is not None:
+            self.thresholds.clamp_(min=0)
 
 
 def calibrate_importance(weights, centred_inputs, k):

@@ -5,8 +5,15 @@ Each takes the weights and a batch and returns a :class:`BatchLoss`; options are
 by the estimator.
 """
 
-from .common import BatchLoss, learn_threshold
+from .batch import learn_threshold, select_in_batch
+from .common import BatchLoss
 from .projective import projective_loss
 from .topk import topk_loss
 
-__all__ = ["BatchLoss", "learn_threshold", "projective_loss", "topk_loss"]
+__all__ = [
+    "BatchLoss",
+    "learn_threshold",
+    "projective_loss",
+    "select_in_batch",
+    "topk_loss",
+]

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the losses share: their result, scores of selected atoms, AuxK, the learned threshold."""
+"""What the losses share: their result, scores, AuxK, nested prefixes, the weight of a sparsity penalty."""
 
+import itertools
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from ..autograd import decode, selected_scores
-from ..distributed import batch_mean, batch_rows, batch_values
+from ..distributed import batch_mean
 
 
 class BatchLoss(NamedTuple):
-    """The loss to differentiate, the mean squared error and variance of the batch, and what fired."""
+    """The loss to differentiate, the mean squared error and variance of the batch, and what fired.
+
+    ``indices`` None: ``fired`` has a column for each atom.
+    """
 
     loss: torch.Tensor
     squared_error: torch.Tensor
     variance: torch.Tensor
-    indices: torch.Tensor
+    indices: torch.Tensor | None
     fired: torch.Tensor
 
 
@@ -72,15 +76,60 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact
     return auxk_coef * (error / total)
 
 
-@torch.no_grad()
-def learn_threshold(threshold, scores, k, *, momentum=0.98, most=4):
-    """Move the threshold towards the score that k atoms a row exceed on average over this batch.
+def all_products(weights, inputs):
+    """``<E_j, a_i>`` for every atom, differentiable: for the forms in which any number of atoms may fire."""
+    rows, gain = weights.encoder_rows()
+    products = inputs @ rows.T
+    return products if gain is None else products * gain
 
-    A running mean of BatchTopK's cut (Bussmann et al., 2024). A row's share is looked for among its ``most * k`` best
-    scores, which bounds the sort.
+
+def nested_error(y, parts):
+    """Error of nested prefixes of the dictionary (Matryoshka; Bussmann et al., 2025).
+
+    Parameters
+    ----------
+    y : (n, d)
+    parts : iterable of (n, d)
+        What each slice of the dictionary adds to the reconstruction by those before it.
+
+    Returns
+    -------
+    error : ()
+        Mean squared error, averaged over the prefixes.
+    residual : (n, d)
+        Of the whole dictionary.
     """
-    p = scores.shape[1]
-    _, n = batch_rows(scores.shape[0])
-    best = batch_values(torch.topk(scores, min(p, most * k), dim=1).values, -torch.inf).reshape(-1)
-    cut = torch.topk(best, min(best.numel(), n * k)).values[-1].clamp_min(0)
-    threshold.lerp_(cut, 1 - momentum if float(threshold) else 1.0)
+    errors = []
+    for part in parts:
+        y = y - part
+        errors.append(mean_square(y))
+    return torch.stack(errors).mean(), y
+
+
+def slices(prefix_sizes):
+    """``(start, stop)`` of what each of the increasing prefixes adds to the one before."""
+    return itertools.pairwise([0, *prefix_sizes])
+
+
+def dense_parts(codes, components, prefix_sizes):
+    """Reconstructions by the slices of the dictionary, from codes (n, p) of all atoms."""
+    return (codes[:, start:stop] @ components[start:stop] for start, stop in slices(prefix_sizes))
+
+
+def steer(weight, l0, k, *, gain=0.03, most=1.0):
+    """Move the weight of a sparsity penalty towards what makes k atoms a row fire, in place.
+
+    Its logarithm moves by ``gain`` times that of l0 / k, held between -most and most.
+    """
+    surplus = torch.log(l0.clamp_min(torch.finfo(l0.dtype).tiny) / k).clamp(-most, most)
+    weight.mul_(torch.exp(gain * surplus))
+
+
+def penalty_weight(weights, alpha, fired, k):
+    """The weight of the sparsity penalty: ``alpha``, or the running one for alpha="auto", steered by what fired."""
+    with torch.no_grad():
+        if alpha == "auto":
+            steer(weights.alpha, batch_mean(fired.sum(1).to(weights.alpha.dtype).mean()), k)
+        else:
+            weights.alpha.fill_(alpha)
+    return weights.alpha

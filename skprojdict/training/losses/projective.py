@@ -11,7 +11,8 @@ from ...solvers.refine import n_listed, propose, settle
 from ...solvers.select import Support
 from ..autograd import decode, overlap, projected, selected_scores
 from ..distributed import batch_rows
-from .common import BatchLoss, auxiliary, batch_variance, learn_threshold, mean_square, scores_at, straight_relu
+from .batch import learn_threshold, select_in_batch
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, straight_relu
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
@@ -52,12 +53,14 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     exact_scores = selection_dtype is None
-    looked_at = {name: coding[name] for name in LOOKED_AT}
-    n_exact = None if exact_scores else n_listed(**looked_at, n_components=weights.bias.shape[0])
+    n_exact = None
+    if not exact_scores:
+        n_exact = n_listed(**{name: coding[name] for name in LOOKED_AT}, n_components=weights.bias.shape[0])
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
-        learn_threshold(weights.threshold, scores if gain is None else scores * gain.detach(), coding["k"])
+        cut = select_in_batch(scores if gain is None else scores * gain.detach(), coding["k"])[1]
+        learn_threshold(weights.threshold, cut)
         coding = {**coding, "threshold": float(weights.threshold)}
     total = 0.0
     for size, k in prefixes:

@@ -1,23 +1,59 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Loss of the TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK."""
+"""Loss of the TopK autoencoder, by row (Gao et al., 2024) or by batch (Bussmann et al., 2024).
+
+It is::
+
+    mean over prefixes m of || y - sum_{j in S, j < m} relu(e_j) f_j ||^2  +  AuxK
+
+S are the k largest scores of each row, or the n k largest of a batch of n rows; usually the whole dictionary is the
+only prefix.
+"""
 
 import torch
 
 from ...solvers.select import select
 from ..autograd import decode
-from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at
+from .batch import learn_threshold, select_in_batch
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, nested_error, scores_at, slices
 
 
-def topk_loss(weights, inputs, targets, dead, *, k, auxk, auxk_coef, selection_dtype=None):
-    """TopK autoencoder: ``|| y - sum_{j in S} relu(e_j) f_j ||^2`` plus AuxK (Gao et al., 2024, section 2)."""
+def topk_loss(
+    weights,
+    inputs,
+    targets,
+    dead,
+    *,
+    k,
+    auxk,
+    auxk_coef,
+    selection="row",
+    prefix_sizes=None,
+    selection_dtype=None,
+):
+    """The loss of this file on one batch; by batch, the threshold for inference is learned on the way."""
     a, y = weights.centred(inputs, targets)
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
     exact_scores = selection_dtype is None
-    support = select(scores, k)
+    if selection == "batch":
+        support, cut = select_in_batch(scores, k)
+        learn_threshold(weights.threshold, cut)
+    else:
+        support = select(scores, k)
     selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
     codes = torch.where(support.active, selected, torch.zeros_like(selected))
-    residual = y - decode(codes, weights.components, support.indices)
-    squared_error = mean_square(residual)
+    parts = sparse_parts(codes, weights.components, support.indices, prefix_sizes)
+    error, residual = nested_error(y, parts)
     aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
     variance = batch_variance(targets)
-    return BatchLoss(squared_error + aux, squared_error.detach(), variance, support.indices, support.active)
+    squared_error = mean_square(residual.detach())
+    return BatchLoss(error + aux, squared_error, variance, support.indices, support.active)
+
+
+def sparse_parts(codes, components, indices, prefix_sizes):
+    """Reconstructions by the slices of the dictionary, from the codes (n, K) of selected atoms."""
+    if prefix_sizes is None or len(prefix_sizes) == 1:
+        yield decode(codes, components, indices)
+        return
+    for start, stop in slices(prefix_sizes):
+        inside = (indices >= start) & (indices < stop)
+        yield decode(torch.where(inside, codes, torch.zeros_like(codes)), components, indices)
