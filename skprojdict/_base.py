@@ -22,9 +22,10 @@ from ._array import (
     scatter_rows,
     to_numpy,
 )
+from ._lazy import lazy_inverse_transform, lazy_transform
 from ._portable import portable, restored
 from ._validation import check_sparse_output, resolve_n_nonzero, validate_rows
-from .sources import ForwardRows, RowSource, as_source
+from .sources import ForwardRows, RowSource, as_source, is_dask
 
 # Scale and starting atoms are taken from at most this many rows (or one row an atom).
 SAMPLE_ROWS = 16384
@@ -51,9 +52,12 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         Returns
         -------
         codes : array or CSR of shape (n_samples, n_components)
-            Dense in the namespace of X, or a SciPy CSR matrix with ``sparse_output=True``; float32 or float64. Codes
-            that do not fit into memory are for :func:`skprojdict.sources.write_codes`.
+            Dense in the namespace of X, or a SciPy CSR matrix with ``sparse_output=True``; float32 or float64. Of a
+            Dask array a Dask array, not computed yet, with the dictionary as it is now. Codes that do not fit into
+            memory are for :func:`skprojdict.sources.write_codes`.
         """
+        if is_dask(X):
+            return lazy_transform(self, X)
         X = self._validate_fitted(X, "transform")
         return self._assemble(X, self._chunks(X, None))
 
@@ -63,12 +67,14 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         Parameters
         ----------
         Z : array or sparse matrix of shape (n_samples, n_components)
-            Codes.
+            Codes. Of a Dask array a Dask array is returned.
 
         Returns
         -------
         X : array of shape (n_samples, n_targets)
         """
+        if is_dask(Z):
+            return lazy_inverse_transform(self, Z)
         check_is_fitted(self)
         if sp.issparse(Z):
             if Z.shape[1] != self.components_.shape[0]:

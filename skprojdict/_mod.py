@@ -2,6 +2,7 @@
 """The method of optimal directions as an estimator: the classical baseline in the projective dictionary's frame."""
 
 import warnings
+from functools import partial
 from itertools import islice
 from numbers import Integral, Real
 from typing import ClassVar
@@ -24,10 +25,20 @@ from ._validation import (
     validate_rows,
 )
 from .solvers.initial import initial_components
-from .solvers.learner import DictionaryLearner
+from .solvers.learner import DictionaryLearner, merge_sums
 from .solvers.mod import StreamingStatistics
 from .solvers.omp import orthogonal_matching_pursuit
-from .sources import ReadAhead, RowSource, ShuffledRows, as_source, forward, is_source, open_rows, prototype
+from .sources import (
+    DaskRows,
+    ReadAhead,
+    RowSource,
+    ShuffledRows,
+    as_source,
+    forward,
+    is_source,
+    open_rows,
+    prototype,
+)
 from .sources.ahead import SLAB_BYTES
 
 
@@ -35,6 +46,15 @@ def _can_stream(estimator):
     if estimator.update == "mod":
         return True
     raise AttributeError(f"partial_fit needs update='mod': K-SVD works on whole passes; update={estimator.update!r}")
+
+
+def _in_units(batch, mean, scale):
+    return (array_namespace(batch).astype(batch, mean.dtype) - mean) / scale
+
+
+def _code_chunk(code, mean, scale, rows, first):
+    """Statistics of one chunk of a Dask array, on whichever machine it is."""
+    return code(_in_units(asarray_like(rows[part], mean), mean, scale) for part in slabs(rows))
 
 
 class MethodOfOptimalDirections(_BaseDictionary):
@@ -190,7 +210,8 @@ class MethodOfOptimalDirections(_BaseDictionary):
             Training rows: NumPy (memory-mapped and float16 arrays are read batch by batch and never copied whole),
             torch, CuPy or another array API namespace. Or rows that lie elsewhere, whatever
             :func:`skprojdict.sources.open_rows` opens: they are read in blocks, in a random order that
-            ``random_state`` fixes, and ahead of the step that needs them.
+            ``random_state`` fixes, and ahead of the step that needs them. With ``algorithm="full"`` the chunks of a
+            Dask array stay where they are: each pass is one map over them and a tree of sums.
         y : ignored
 
         Returns
@@ -355,8 +376,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         return self._scaled(batch)
 
     def _scaled(self, batch):
-        xp = array_namespace(batch)
-        return (xp.astype(batch, self.mean_.dtype) - self.mean_) / self.scale_
+        return _in_units(batch, self.mean_, self.scale_)
 
     def _learn(self, learner, X, y, rng):
         """Passes over the rows, with callbacks."""
@@ -368,7 +388,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
             iteration.call_on_fit_task_begin(estimator=self)
             last = i == self.max_iter - 1
             if self.algorithm == "full":
-                sums = learner.full_pass(self._slabs(X), replace=not last)
+                sums = self._full_pass(learner, X, last)
                 self._record(sums, 1, X.shape[0], learner)
             else:
                 sums, n_steps, n_rows = self._stream(learner, X, rng, last)
@@ -382,6 +402,13 @@ class MethodOfOptimalDirections(_BaseDictionary):
             if stop or patience.exhausted(self.history_["loss"][-1]):
                 break
         context.call_on_fit_task_end(estimator=self, reconstruction_attributes=lambda: self._fitted_attributes(learner))
+
+    def _full_pass(self, learner, X, last):
+        """Code all rows, a Dask array's where its chunks are, and solve for the dictionary."""
+        if not isinstance(X, DaskRows):
+            return learner.full_pass(self._slabs(X), replace=not last)
+        code = partial(_code_chunk, learner.pass_coder(), self.mean_, self.scale_)
+        return learner.end_full_pass(X.reduce(code, merge_sums), replace=not last)
 
     def _stream(self, learner, X, rng, last):
         """One pass in batches of random rows; the last, shorter batch of a pass is left out."""

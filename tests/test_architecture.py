@@ -132,7 +132,7 @@ def test_every_file_says_what_it_is(source):
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    heavy = "torch", "cupy", "matplotlib"
+    heavy = "torch", "cupy", "matplotlib", "dask"
     code = f"import sys, skprojdict; print(*[name for name in {heavy} if name in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -2,7 +2,8 @@
 """Coding and dictionary step in turn: what the method of optimal directions does with a batch or a pass."""
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 from skprojdict._array import array_namespace, device
 from skprojdict.solvers.ksvd import update_atoms
@@ -22,6 +23,55 @@ from skprojdict.solvers.omp import orthogonal_matching_pursuit
 WINDOW_USES = 90
 # The first codes come from an untrained dictionary: for three batches it moves halfway only.
 CAREFUL_STEPS, CAREFUL_RIDGE, RIDGE, FULL_RIDGE = 3, 1.0, 1e-3, 1e-7
+
+
+class PassSums(NamedTuple):
+    """What a dictionary step needs of the rows of a pass: sums over rows, and the residuals of the worst ones."""
+
+    gram: Any
+    cross: Any
+    candidates: Any
+    uses: Any
+    n_rows: int
+    error: float
+    energy: float
+
+
+def code_pass(batches, F, *, k, coder="ols", tol=None, chunk_size="auto"):
+    """Code batches of rows (centred, scaled) with the dictionary F (p, d): their :class:`PassSums`."""
+    return functools.reduce(
+        merge_sums, (_sums_of(Y, F, k=k, coder=coder, tol=tol, chunk_size=chunk_size) for Y in batches)
+    )
+
+
+def merge_sums(one, other):
+    """The :class:`PassSums` of some rows and of others as those of all."""
+    p = one.uses.shape[0]
+    return PassSums(
+        one.gram + other.gram,
+        one.cross + other.cross,
+        worst_rows(other.candidates, p, one.candidates),
+        one.uses + other.uses,
+        one.n_rows + other.n_rows,
+        one.error + other.error,
+        one.energy + other.energy,
+    )
+
+
+def _sums_of(Y, F, **settings):
+    codes, residual, uses, sums = _coded(Y, F, **settings)
+    p = F.shape[0]
+    gram, cross = code_statistics(codes.indices, codes.coefs, Y, p)
+    return PassSums(gram, cross, worst_rows(residual, p), uses, Y.shape[0], *sums)
+
+
+def _coded(Y, F, *, k, coder, tol, chunk_size):
+    """Codes of rows, residuals, uses of each atom, and sums of squares of residuals and rows."""
+    xp = array_namespace(Y)
+    codes = orthogonal_matching_pursuit(Y, F, k, tol=tol, method=coder, chunk_size=chunk_size)
+    residual = code_residual(codes.indices, codes.coefs, Y, F)
+    uses = count_uses(codes.indices, codes.coefs, F.shape[0])
+    return codes, residual, uses, (float(xp.sum(residual * residual)), float(xp.sum(Y * Y)))
 
 
 @dataclasses.dataclass
@@ -82,22 +132,21 @@ class DictionaryLearner:
 
     def full_pass(self, batches, *, replace=True):
         """Code every batch with one dictionary, then solve for the next dictionary once."""
-        return (self._mod_pass if self.update == "mod" else self._ksvd_pass)(batches, replace)
+        if self.update != "mod":
+            return self._ksvd_pass(batches, replace)
+        return self.end_full_pass(self.pass_coder()(batches), replace=replace)
 
-    def _mod_pass(self, batches, replace):
-        p = self.components.shape[0]
-        gram = cross = candidates = None
-        error = energy = 0.0
-        for Y in batches:
-            codes, residual, sums = self._code(Y)
-            error, energy = error + sums[0], energy + sums[1]
-            a, b = code_statistics(codes.indices, codes.coefs, Y, p)
-            gram, cross = (a, b) if gram is None else (gram + a, cross + b)
-            candidates = worst_rows(residual, p, candidates)
-        self.components, _ = solve_dictionary(gram, cross, self.components, FULL_RIDGE)
+    def pass_coder(self):
+        """:func:`code_pass` with the dictionary and settings as they are: picklable, for rows on other machines."""
+        return functools.partial(code_pass, F=self.components, **self._settings())
+
+    def end_full_pass(self, sums, *, replace=True):
+        """Solve for the next dictionary, given the :class:`PassSums` of all rows."""
+        self._count(sums.uses, sums.n_rows)
+        self.components, _ = solve_dictionary(sums.gram, sums.cross, self.components, FULL_RIDGE)
         if replace:
-            self._replace(candidates)
-        return error, energy
+            self._replace(sums.candidates)
+        return sums.error, sums.energy
 
     def _ksvd_pass(self, batches, replace):
         xp = array_namespace(self.components)
@@ -110,15 +159,17 @@ class DictionaryLearner:
         return sums
 
     def _code(self, Y):
-        xp = array_namespace(Y)
-        F = self.components
-        codes = orthogonal_matching_pursuit(Y, F, self.k, tol=self.tol, method=self.coder, chunk_size=self.chunk_size)
-        residual = code_residual(codes.indices, codes.coefs, Y, F)
-        uses = count_uses(codes.indices, codes.coefs, F.shape[0])
+        codes, residual, uses, sums = _coded(Y, self.components, **self._settings())
+        self._count(uses, Y.shape[0])
+        return codes, residual, sums
+
+    def _settings(self):
+        return {"k": self.k, "coder": self.coder, "tol": self.tol, "chunk_size": self.chunk_size}
+
+    def _count(self, uses, n_rows):
         self.n_activations = self.n_activations + uses
         self.window_uses = self.window_uses + uses
-        self.window_rows += Y.shape[0]
-        return codes, residual, (float(xp.sum(residual * residual)), float(xp.sum(Y * Y)))
+        self.window_rows += n_rows
 
     def _replace(self, residual):
         """Replace atoms once enough was seen to judge them: 90 uses of the average atom, or every row."""

@@ -6,10 +6,12 @@ Everything here is NumPy; libraries of the files are imported where one of their
 
 from .ahead import ForwardRows, Prefetched, ReadAhead, forward
 from .codes import read_codes, write_codes
+from .dask_rows import DaskRows, is_dask
 from .opening import RowSource, UnreadableRowsError, as_source, is_source, open_rows, prototype
 from .order import ShuffledRows, rows
 
 __all__ = [
+    "DaskRows",
     "ForwardRows",
     "Prefetched",
     "ReadAhead",
@@ -18,6 +20,7 @@ __all__ = [
     "UnreadableRowsError",
     "as_source",
     "forward",
+    "is_dask",
     "is_source",
     "open_rows",
     "prototype",

@@ -217,6 +217,8 @@ def open_rows(X):
     """
     if isinstance(X, RowSource):
         return X
+    if _library(X) == "dask":
+        return _of_dask(X, "the Dask array")
     if not isinstance(X, (list, tuple)):
         return RowSource(_parts(X, ""))
     return RowSource([part for i, shard in enumerate(X) for part in _parts(shard, f"shard {i}")])
@@ -228,7 +230,7 @@ def _parts(X, name):
     if isinstance(X, RowSource):
         return X.parts
     if _library(X) == "dask":
-        return _of_dask(X, name or "the Dask array")
+        return _of_dask(X, name).parts
     if _is_torch_data(X):
         return [_of_torch(X, name or "the data set")]
     chunks = getattr(X, "chunks", None)
@@ -319,16 +321,9 @@ def _the_one(path, names, wanted):
 
 
 def _of_dask(X, name):
-    if any(size != size for size in X.chunks[0]):
-        raise ValueError(f"{name} has chunks of unknown length. Call compute_chunk_sizes() on it first.")
-    if X.ndim == 2 and len(X.chunks[1]) > 1:
-        X = X.rechunk({1: -1})
+    from .dask_rows import DaskRows
 
-    def part(i, n):
-        block = X.blocks[i]
-        return Part(f"chunk {i} of {name}", (n, *X.shape[1:]), X.dtype, lambda a, b: block[a:b].compute(), max(1, n))
-
-    return [part(i, n) for i, n in enumerate(X.chunks[0])]
+    return DaskRows(X, name)
 
 
 def _of_torch(data, name):

@@ -11,7 +11,7 @@ from sklearn.utils.random import sample_without_replacement
 
 from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, to_numpy, to_torch
 from ..solvers.initial import geometric_median
-from ..sources import RowSource, forward
+from ..sources import DaskRows, RowSource, forward
 from ..sources.ahead import SLAB_BYTES
 from .distributed import Ranks
 
@@ -153,6 +153,9 @@ def _mean_and_sample(X, rows, ranks):
     """Column means over all rows, and the rows with the given numbers, which ascend."""
     if not isinstance(X, RowSource):
         return _column_means(X), _numpy_rows(X, rows)
+    if isinstance(X, DaskRows) and ranks.size == 1:
+        total, sample = X.sums_and_rows(rows)
+        return total / X.shape[0], sample
     total, sample = np.zeros(X.shape[1]), np.zeros((rows.size, X.shape[1]))
 
     def read():
