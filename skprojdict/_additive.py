@@ -33,14 +33,19 @@ class _AdditiveDictionary(_NeuralDictionary):
     def _code(self, X, Y):
         rule = self._rule()
         k = rule.get("k")
-        _, scores = self._scores(X, k)
+        inputs, scores = self._scores(X, k)
         support, coefs = additive_codes(scores, **rule)
-        if Y is not None:
-            target = (Y - self.mean_) / self.scale_
+        target = None if self.target == "X" else self._target(X, Y)
+        if target is not None:
             active = array_namespace(scores).astype(support.active, scores.dtype)
-            options = {"exact": True, "chunk_size": self.chunk_size, "ragged": k is None}
-            coefs = project(target, self.components_, support.indices, active, **options).coefs
+            coefs = project(target, self.components_, support.indices, active, **self._solve(k)).coefs
+        elif hasattr(self, "coef_components_"):
+            coefs = self._predicted(inputs, scores, support)
         return support.indices, coefs * self.scale_
+
+    def _solve(self, k):
+        """Keywords of :func:`project` where something is projected on the selected atoms."""
+        return {"exact": True, "chunk_size": self.chunk_size, "ragged": k is None}
 
     @classmethod
     def _refusal(cls, reason, remedy=None):

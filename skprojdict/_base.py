@@ -114,8 +114,11 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         X = self._validate_fitted(X, "score")
         return self._explained(X, self._chunks(X, None))
 
-    def _explained(self, Y, chunks):
-        """Variance-weighted R^2 of decoded chunks against Y, in one streaming pass."""
+    def _explained(self, Y, chunks, beside=None):
+        """Variance-weighted R^2 of decoded chunks against Y, in one streaming pass.
+
+        ``beside`` maps a slice of rows to what is added to their decoded codes; None: nothing is.
+        """
         if Y.shape[0] < 2:
             warnings.warn(
                 "score is not defined for fewer than 2 rows, got 1: it is NaN.", UndefinedMetricWarning, stacklevel=3
@@ -127,6 +130,8 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         for rows, indices, coefs in chunks:
             centred = xp.astype(Y[rows, ...], self.components_.dtype) - self.mean_
             fitted = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_
+            if beside is not None:
+                fitted = fitted + beside(rows)
             # In training units: squares of very large or very small data would overflow or vanish.
             centred = centred / self.scale_
             error += _energy(centred - fitted / self.scale_)
@@ -137,13 +142,14 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
             return 1.0 if error == 0 else 0.0
         return float(1.0 - error / total)
 
-    def _decode(self, X, chunks):
-        """Reconstructions of chunks of codes, one array."""
+    def _decode(self, X, chunks, beside=None):
+        """Reconstructions of chunks of codes, one array; ``beside`` as in :meth:`_explained`."""
         xp = array_namespace(self.components_)
         shape = (X.shape[0], self.components_.shape[1])
         out = xp.zeros(shape, dtype=self.components_.dtype, device=device(self.components_))
         for rows, indices, coefs in chunks:
-            out[rows, ...] = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_ + self.mean_
+            decoded = scatter_rows(indices, coefs, self.components_.shape[0]) @ self.components_ + self.mean_
+            out[rows, ...] = decoded if beside is None else decoded + beside(rows)
         return out
 
     def _chunks(self, X, Y):

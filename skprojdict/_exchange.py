@@ -132,8 +132,15 @@ class _ExchangeDictionary(_SecondViewDictionary):
             "encoder_bias": self.encoder_bias_,
             "encoder_mean": self.encoder_mean_,
         }
-        if hasattr(self, "coef_components_"):
-            arrays |= {"head": self.coef_components_, "head_bias": self.coef_bias_}
+        optional = {
+            "head": "coef_components_",
+            "head_bias": "coef_bias_",
+            "head_scale": "coef_scale_",
+            "surrogate": "surrogate_components_",
+            "surrogate_bias": "surrogate_bias_",
+            "skip": "skip_components_",
+        }
+        arrays |= {part: getattr(self, name) for part, name in optional.items() if hasattr(self, name)}
         for name in ("thresholds", "magnitude_log_gain", "magnitude_bias"):
             if hasattr(self, f"{name}_"):
                 arrays[name] = getattr(self, f"{name}_")
@@ -147,4 +154,5 @@ class _ExchangeDictionary(_SecondViewDictionary):
             k=rule.get("k"),
             coding=self._coding(self._k) if hasattr(self, "_coding") else None,
             selection=rule.get("selection", "top_k"),
+            predict_mode=self._module_mode(),
         )

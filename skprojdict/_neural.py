@@ -21,6 +21,7 @@ from ._exchange import _ExchangeDictionary
 from ._progress import COUNTED, Progress, check_identity, found_checkpoint, identity, restore, save_checkpoint
 from ._validation import (
     check_initial_components,
+    check_prediction,
     check_selection_dtype,
     check_tied,
     resolve_n_components,
@@ -42,6 +43,9 @@ OPTIONAL_PARTS = {
     "thresholds": ("thresholds_",),
     "gated": ("magnitude_log_gain_", "magnitude_bias_"),
     "alpha": ("alpha_",),
+    "head_scale": ("coef_scale_",),
+    "surrogate": ("surrogate_components_", "surrogate_bias_"),
+    "skip": ("skip_components_",),
 }
 SCALARS = ("encoder_gain", "importance_gain", "threshold", "alpha")
 VECTORS = ("thresholds", "magnitude_log_gain", "magnitude_bias")
@@ -51,7 +55,8 @@ _CONSTRAINTS = {
     "n_nonzero_coefs": [None, StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "tied": ["boolean"],
     "target": [StrOptions({"X", "y"})],
-    "predict_mode": [StrOptions({"regressed"})],
+    "predict_mode": [StrOptions({"additive", "regressed", "surrogate"})],
+    "skip": ["boolean"],
     "auxk_coef": [Interval(Real, 0, None, closed="left")],
     "dead_after": [StrOptions({"auto"}), Interval(Real, 1, None, closed="left")],
     "init": [StrOptions({"data", "random", "svd"}), "array-like", callable],
@@ -89,6 +94,7 @@ class _NeuralDictionary(_ExchangeDictionary):
     def _check_options(self, n_features, n_targets):
         """Refuse combinations of parameters that cannot mean anything."""
         check_selection_dtype(self)
+        check_prediction(self)
         check_tied(self, n_features=n_features, n_targets=n_targets)
 
     # ---- fitting
@@ -468,6 +474,14 @@ class _NeuralDictionary(_ExchangeDictionary):
         if weights.head is not None:
             arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
         arrays |= {f"{name}_": getattr(weights, name) for name in VECTORS if getattr(weights, name) is not None}
+        if weights.head_scale is not None:
+            arrays["coef_scale_"] = weights.head_scale
+        slope = self.scale_ / self.encoder_scale_
+        if weights.surrogate is not None:
+            arrays["surrogate_components_"] = weights.surrogate * slope
+            arrays["surrogate_bias_"] = weights.surrogate_bias * self.scale_
+        if weights.skip is not None:
+            arrays["skip_components_"] = weights.skip * slope
         like = prototype(like)
         attributes = {name: from_torch(tensor, like) for name, tensor in arrays.items()}
         for name in SCALARS:
@@ -493,8 +507,8 @@ class _NeuralDictionary(_ExchangeDictionary):
             if (parts.get(part, False) is not False) != hasattr(self, name):
                 raise ValueError(
                     f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "
-                    "go with the parameters as they are now. Set tied, target, penalty and selection as at the first "
-                    "fit, or fit anew with warm_start=False."
+                    "go with the parameters as they are now. Set tied, target, predict_mode, skip, penalty and "
+                    "selection as at the first fit, or fit anew with warm_start=False."
                 )
 
     def _fitted_weights(self, dtype, where):
@@ -509,6 +523,14 @@ class _NeuralDictionary(_ExchangeDictionary):
         optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + VECTORS if hasattr(self, f"{name}_")}
         if hasattr(self, "coef_components_"):
             optional |= {"head": tensor(self.coef_components_), "head_bias": tensor(self.coef_bias_)}
+        if hasattr(self, "coef_scale_"):
+            optional["head_scale"] = tensor(self.coef_scale_)
+        slope = self.scale_ / self.encoder_scale_
+        if hasattr(self, "surrogate_components_"):
+            optional["surrogate"] = tensor(self.surrogate_components_) / slope
+            optional["surrogate_bias"] = tensor(self.surrogate_bias_) / self.scale_
+        if hasattr(self, "skip_components_"):
+            optional["skip"] = tensor(self.skip_components_) / slope
         return Weights(
             components=tensor(self.components_),
             mean=tensor(self.mean_) / self.scale_,

@@ -14,7 +14,7 @@ from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
 from .solvers.refine import choose_support, n_listed, weights_of
-from .solvers.ridge import project, sampled_products
+from .solvers.ridge import project
 
 
 class ProjectiveDictionaryLearning(_NeuralDictionary):
@@ -98,8 +98,14 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Direct, or batched conjugate gradients on the normal equations.
     cg_max_iter : int, default=None
         Conjugate-gradient steps at most, for ``solver="cg"``. None: until converged.
-    predict_mode : {"regressed"}, default="regressed"
-        With ``target="y"``: codes are predicted from X by an affine map for each atom, trained beside the dictionary.
+    predict_mode : {"additive", "regressed", "surrogate"}, default="regressed"
+        With ``target="y"`` (else without effect): how coefficients are predicted from X alone. "additive": the score
+        times one learned factor for each atom. "regressed": an affine map of X for each atom, trained beside the
+        dictionary. "surrogate": an affine map from X to y, whose values are projected on the selected atoms in the
+        place of y.
+    skip : bool, default=False
+        With ``target="y"``: a linear map from X to y is trained beside the dictionary, which explains what it leaves
+        over. It starts at least squares. Not with ``predict_mode="surrogate"``, which is such a map.
     auxk_coef : float, default=1/32
         Weight of AuxK on the projection's residual; 0 switches it off.
     dead_after : float or "auto", default="auto"
@@ -155,7 +161,15 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     threshold_ : float
         Learned threshold of ``selection="threshold"``.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
-        With ``target="y"``: the maps that predict coefficients.
+        With ``predict_mode="regressed"``: coefficients are predicted as
+        ``scale_ * ((X - encoder_mean_) / encoder_scale_ @ coef_components_.T + coef_bias_)``.
+    coef_scale_ : array of shape (n_components,)
+        With ``predict_mode="additive"``: coefficients are predicted as ``scale_ * coef_scale_`` times the score.
+    surrogate_components_, surrogate_bias_ : arrays of shape (n_targets, n_features), (n_targets,)
+        With ``predict_mode="surrogate"``: what is projected is
+        ``(X - encoder_mean_) @ surrogate_components_.T + surrogate_bias_``, in the place of ``y - mean_``.
+    skip_components_ : array of shape (n_targets, n_features)
+        With ``skip=True``: ``(X - encoder_mean_) @ skip_components_.T`` is added to the decoded codes.
     n_activations_ : int array of shape (n_components,)
         Training rows in which each feature fired.
     n_iter_, n_steps_ : int
@@ -233,6 +247,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         solver="cholesky",
         cg_max_iter=None,
         predict_mode="regressed",
+        skip=False,
         auxk_coef=1 / 32,
         dead_after="auto",
         init="random",
@@ -273,6 +288,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         self.solver = solver
         self.cg_max_iter = cg_max_iter
         self.predict_mode = predict_mode
+        self.skip = skip
         self.auxk_coef = auxk_coef
         self.dead_after = dead_after
         self.init = init
@@ -323,8 +339,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         return {
             "tied": self.tied,
             "importance": not (isinstance(self.penalty, str) and self.penalty in SCORE_FREE),
-            "head": self.target == "y",
             "threshold": self.selection == "threshold",
+            **self._prediction_parts(),
         }
 
     @property
@@ -360,20 +376,17 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     def _code(self, X, Y):
         p = self.components_.shape[0]
         n_exact = None if self._k is None else n_listed(self._k, self._candidate_factor, self.shortlist_factor, p)
-        inputs, scores = self._scores(X, n_exact)
-        scores = scores * getattr(self, "importance_gain_", 1.0)
+        inputs, raw = self._scores(X, n_exact)
+        scores = raw * getattr(self, "importance_gain_", 1.0)
         coding = self._coding(self._k)
         threshold = getattr(self, "threshold_", 0.0)
         xp = array_namespace(scores)
-        if self.target == "X":
-            Y = X
-        target = None if Y is None else (Y - self.mean_) / self.scale_
+        target = self._target(X, Y)
         support = choose_support(scores, target, self.components_, threshold=threshold, **coding)
-        if Y is None:
-            bias = xp.reshape(xp.take(self.coef_bias_, xp.reshape(support.indices, (-1,))), support.indices.shape)
-            coefs = sampled_products(self.coef_components_, support.indices, inputs, chunk_size=self.chunk_size) + bias
-            used = support.active & (coefs > 0) if self.positive_code else support.active
-            coefs = xp.where(used, coefs, xp.zeros_like(coefs))
+        if target is None:
+            coefs = self._predicted(inputs, raw, support)
+            if self.positive_code:
+                coefs = xp.where(coefs > 0, coefs, xp.zeros_like(coefs))
         else:
             weights = weights_of(support, **coding["penalty"])
             coefs = project(target, self.components_, support.indices, weights, **coding["solve"]).coefs

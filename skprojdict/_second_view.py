@@ -3,8 +3,10 @@
 
 from sklearn.utils.metaestimators import available_if
 
+from ._array import array_namespace, take_along_rows
 from ._base import _BaseDictionary
 from ._validation import validate_second_view
+from .solvers.predict import regressed_coefs, scaled_coefs
 
 
 def _second_view(estimator):
@@ -19,11 +21,13 @@ class _SecondViewDictionary(_BaseDictionary):
     """A dictionary that may have a second view: X selects the atoms of y."""
 
     target: str
+    predict_mode: str
+    skip: bool = False
     _flat_target: bool  # y was 1-d at fit
 
     @available_if(_second_view)
     def predict(self, X):
-        """Reconstruct y from X alone: ``inverse_transform(transform(X))``.
+        """Reconstruct y from X alone: ``inverse_transform(transform(X))``, and with ``skip=True`` what the skip adds.
 
         Parameters
         ----------
@@ -34,12 +38,14 @@ class _SecondViewDictionary(_BaseDictionary):
         y : array of shape (n_samples, n_targets), or (n_samples,) where the fitted y was 1-d
         """
         X = self._validate_fitted(X, "predict")
-        prediction = self._decode(X, self._chunks(X, None))
+        prediction = self._decode(X, self._chunks(X, None), self._beside(X))
         return prediction[:, 0] if self._flat_target else prediction
 
     @available_if(_second_view)
     def project(self, X, y):
         """Codes with y known: y projected on the atoms that X selects (the paper's projection, an oracle).
+
+        With ``skip=True`` what the skip leaves over of y is projected.
 
         Parameters
         ----------
@@ -67,7 +73,7 @@ class _SecondViewDictionary(_BaseDictionary):
         score : float
         """
         X, Y = self._validate_pair(X, y, "score_projection")
-        return self._explained(Y, self._chunks(X, Y))
+        return self._explained(Y, self._chunks(X, Y), self._beside(X))
 
     def score(self, X, y=None):
         """Share of variance explained: of X by its reconstruction, or with ``target="y"`` of y by ``predict(X)``.
@@ -90,7 +96,52 @@ class _SecondViewDictionary(_BaseDictionary):
         if self.target == "X":
             return super().score(X)
         X, Y = self._validate_pair(X, y, "score")
-        return self._explained(Y, self._chunks(X, None))
+        return self._explained(Y, self._chunks(X, None), self._beside(X))
+
+    # ---- what predicts
+
+    def _prediction_parts(self):
+        """Which parts of the weights predict the second view: keywords of :func:`fresh_weights`."""
+        two = self.target == "y"
+        return {
+            "head": two and self.predict_mode == "regressed",
+            "head_scale": two and self.predict_mode == "additive",
+            "surrogate": two and self.predict_mode == "surrogate",
+            "skip": two and self.skip,
+        }
+
+    def _target(self, X, Y):
+        """What the atoms of a chunk of rows are to explain, in training units; None where nobody knows it."""
+        if self.target == "X":
+            Y = X
+        elif Y is not None:
+            Y = Y - self._skipped(X) if self.skip else Y
+        elif self.predict_mode == "surrogate":
+            return ((X - self.encoder_mean_) @ self.surrogate_components_.T + self.surrogate_bias_) / self.scale_
+        return None if Y is None else (Y - self.mean_) / self.scale_
+
+    def _predicted(self, inputs, scores, support):
+        """Coefficients that X alone predicts for a support, in training units."""
+        if self.predict_mode == "regressed":
+            maps = self.coef_components_, self.coef_bias_
+            return regressed_coefs(inputs, support, *maps, chunk_size=self.chunk_size)
+        selected = take_along_rows(scores, support.indices)
+        return scaled_coefs(support, selected, self.coef_scale_)
+
+    def _module_mode(self):
+        """How the torch module gets its coefficients: None where the rows themselves are projected."""
+        return self.predict_mode if self.target == "y" else None
+
+    def _skipped(self, X):
+        """What the linear skip makes of rows X."""
+        return (X - self.encoder_mean_) @ self.skip_components_.T
+
+    def _beside(self, X):
+        """What is added to decoded codes, as a function of a slice of rows; None where nothing is."""
+        if self.target == "X" or not self.skip:
+            return None
+        xp, dtype = array_namespace(self.components_), self.components_.dtype
+        return lambda rows: self._skipped(xp.astype(X[rows, ...], dtype))
 
     def _check_targets(self, Y):
         if Y.shape[1] != self.components_.shape[1]:

@@ -39,8 +39,13 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         The encoder is the dictionary times one learned gain.
     target : {"X", "y"}, default="X"
         What is reconstructed. "X": y is ignored everywhere. "y": a second view; X predicts y (a transcoder).
-    predict_mode : {"regressed"}, default="regressed"
-        How codes are predicted from X with ``target="y"``; here always by the encoder.
+    predict_mode : {"additive", "regressed", "surrogate"}, default="additive"
+        With ``target="y"`` (else without effect): how coefficients are predicted from X. "additive": they are the
+        scores, as in an autoencoder. "regressed": by an affine map of X for each atom, trained beside the others.
+        "surrogate": an affine map from X to y is projected on the selected atoms.
+    skip : bool, default=False
+        With ``target="y"``: a linear map from X to y is trained beside the dictionary, which explains what it leaves
+        over. It starts at least squares. Not with ``predict_mode="surrogate"``, which is such a map.
     auxk_coef : float, default=1/32
         Weight of AuxK; 0 switches it off.
     dead_after : float or "auto", default="auto"
@@ -92,6 +97,14 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         Mean norm of the centred rows of the target and of the input.
     threshold_ : float
         Scores above it are selected; with ``selection="batch"`` only.
+    coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
+        With ``predict_mode="regressed"``: coefficients are predicted as
+        ``scale_ * ((X - encoder_mean_) / encoder_scale_ @ coef_components_.T + coef_bias_)``.
+    surrogate_components_, surrogate_bias_ : arrays of shape (n_targets, n_features), (n_targets,)
+        With ``predict_mode="surrogate"``: what is projected is
+        ``(X - encoder_mean_) @ surrogate_components_.T + surrogate_bias_``, in the place of ``y - mean_``.
+    skip_components_ : array of shape (n_targets, n_features)
+        With ``skip=True``: ``(X - encoder_mean_) @ skip_components_.T`` is added to the decoded codes.
     n_activations_ : int array of shape (n_components,)
         Training rows in which each feature fired.
     n_iter_, n_steps_ : int
@@ -135,7 +148,8 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         prefix_sizes=None,
         tied=False,
         target="X",
-        predict_mode="regressed",
+        predict_mode="additive",
+        skip=False,
         auxk_coef=1 / 32,
         dead_after="auto",
         init="random",
@@ -161,6 +175,7 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         self.tied = tied
         self.target = target
         self.predict_mode = predict_mode
+        self.skip = skip
         self.auxk_coef = auxk_coef
         self.dead_after = dead_after
         self.init = init
@@ -187,10 +202,14 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         from .training.losses import topk_loss
 
         options = self._loss_options(n_components, n_targets, k)
-        return partial(topk_loss, selection=self.selection, selection_dtype=self.selection_dtype, **options)
+        solve = self._solve(None if self.selection == "batch" else k)
+        options |= {"selection_dtype": self.selection_dtype, "solve": solve}
+        return partial(topk_loss, selection=self.selection, **options)
 
     def _parts(self):
-        return {"tied": self.tied, "threshold": self.selection == "batch"}
+        parts = self._prediction_parts()
+        del parts["head_scale"]  # the norm of an encoder row is a factor of its code already
+        return {"tied": self.tied, "threshold": self.selection == "batch", **parts}
 
     def _rule(self):
         if self.selection == "batch":

@@ -211,6 +211,20 @@ def check_batch_selection(est):
         )
 
 
+def check_prediction(est):
+    """A skip needs a second view, and a surrogate something that a skip has not explained already."""
+    if est.skip and est.target == "X":
+        raise ValueError(
+            "skip=True adds a linear map of X to the dictionary, which with target='X' would be the identity and leave "
+            "nothing to explain. Set skip=False, or target='y' with another view as y."
+        )
+    if est.skip and est.target == "y" and est.predict_mode == "surrogate":
+        raise ValueError(
+            "predict_mode='surrogate' projects a linear map of X, and skip=True takes just that off the target before "
+            "the dictionary sees it. Set skip=False, or predict_mode='regressed' or 'additive'."
+        )
+
+
 def check_selection_dtype(est):
     """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
     if est.selection_dtype is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What people ask of a fitted dictionary: which rows fire a feature most, and how each feature is used.
+"""What people ask of a fitted dictionary: which rows fire a feature most, how features are used, where it errs.
 
-Both functions code the rows chunk by chunk and keep what they need of each chunk, so that neither the data (a memory
-map, in half precision as well) nor the codes ever lie in memory as a whole.
+Those that look for rows and for usage code chunk by chunk and keep what they need of each chunk, so that neither the
+data (a memory map, in half precision as well) nor the codes ever lie in memory as a whole.
 """
 
 import math
@@ -15,9 +15,9 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, va
 from sklearn.utils.validation import check_is_fitted
 
 from ._array import array_namespace, asarray_like, to_numpy
-from .metrics import usage_per_feature
+from .metrics import prediction_error_split, selection_skill, usage_per_feature
 
-__all__ = ["feature_usage", "top_activating_rows"]
+__all__ = ["feature_usage", "second_view_errors", "top_activating_rows"]
 
 # Dense codes of one chunk take about this much.
 CHUNK_BYTES = 64 * 2**20
@@ -185,6 +185,76 @@ def feature_usage(estimator, X, *, chunk_size="auto"):
         l0=float(n_rows.sum() / n_samples),
         overall_negative_share=float(negative.sum() / n_rows.sum()) if n_rows.sum() else math.nan,
     )
+
+
+@validate_params(
+    {
+        "estimator": [HasMethods("transform")],
+        "n_random": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def second_view_errors(estimator, X, y, *, n_random=1, random_state=None):
+    """Where a fitted transcoder errs: in its choice of atoms, or in the coefficients that it predicts for them.
+
+    It is :func:`~skprojdict.metrics.prediction_error_split` and :func:`~skprojdict.metrics.selection_skill` of the
+    estimator's own predictions and projections.
+
+    Parameters
+    ----------
+    estimator : ProjectiveDictionaryLearning or TopKDictionaryLearning
+        Fitted with ``target="y"``.
+    X : array of shape (n_samples, n_features)
+        What predicts.
+    y : array of shape (n_samples, n_targets)
+        What is predicted.
+    n_random : int, default=1
+        Random supports a row for the lower end of the skill.
+    random_state : int, RandomState instance or None, default=None
+        For the random supports.
+
+    Returns
+    -------
+    errors : :class:`~sklearn.utils.Bunch`
+        ``selection``, ``prediction``, ``cross`` and ``total``, shares of the variance of y (the first three add up to
+        the last); ``skill``, and ``selected``, ``random`` and ``pursued``, the shares explained that it is made of:
+        with a linear skip, of the variance that the skip leaves over.
+
+    Raises
+    ------
+    AttributeError
+        If the estimator was made with ``target="X"``.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict import ProjectiveDictionaryLearning
+    >>> from skprojdict.inspection import second_view_errors
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((500, 8))
+    >>> y = np.maximum(X @ rng.standard_normal((8, 16)), 0) @ rng.standard_normal((16, 6))
+    >>> model = ProjectiveDictionaryLearning(32, n_nonzero_coefs=3, target="y", max_iter=5, random_state=0).fit(X, y)
+    >>> errors = second_view_errors(model, X, y, random_state=0)
+    >>> abs(errors.selection + errors.prediction + errors.cross - errors.total) < 1e-9
+    True
+    """
+    if not hasattr(estimator, "predict"):
+        raise AttributeError(
+            f"second_view_errors is about predictions, and {type(estimator).__name__} makes none: its target is X. Fit "
+            "it with target='y' and a second view."
+        )
+    check_is_fitted(estimator)
+    predicted, codes = estimator.predict(X), estimator.transform(X)
+    predicted, y = (array[:, None] if array.ndim == 1 else array for array in (predicted, y))
+    beside = predicted - estimator.inverse_transform(codes)  # a linear skip, or rounding
+    projected = estimator.inverse_transform(estimator.project(X, y)) + beside
+    split = prediction_error_split(y, predicted, projected)
+    rest = y - beside - estimator.mean_
+    skill = selection_skill(rest, estimator.components_, codes, n_random=n_random, random_state=random_state)
+    return Bunch(**split, **skill)
 
 
 def _coded_chunks(estimator, X, chunk_size):

@@ -437,6 +437,43 @@ def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
     assert_allclose(weights.encoder.grad, q.T @ a, atol=1e-10)
 
 
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("penalty", ["exact", "ridge", "inverse_square"])
+@pytest.mark.parametrize("mode", ["additive", "regressed", "surrogate"])
+def test_parts_that_predict_against_finite_differences(rng, mode, penalty, skip):
+    """Codes, error and every leaf of a prediction on a support held fixed."""
+    weights = make_weights(rng, "two views", importance=penalty not in FREE, head=mode == "regressed")
+    if mode == "additive":
+        weights.head_scale = tensor(rng, P, positive=True)
+    if mode == "surrogate":
+        weights.surrogate, weights.surrogate_bias = tensor(rng, D, M), tensor(rng, D)
+    if skip:
+        weights.skip = tensor(rng, D, M)
+    inputs, targets = make_rows(rng, "two views")
+    keywords = options(penalty)
+    dead = torch.zeros(P, dtype=torch.bool)
+    evaluate, leaves = loss_of(projective_loss, weights, inputs, targets, **keywords)
+    names = loss_names(weights, inputs)
+    grads = dict(zip(names, torch.autograd.grad(evaluate(*leaves), leaves, allow_unused=True), strict=True))
+    # Directions in which nothing is held fixed on purpose: the parts that predict, the skip, both views.
+    free = {"head", "head_bias", "head_scale", "surrogate", "surrogate_bias", "skip", "mean"}
+    if mode == "additive" and penalty != "inverse_square":  # there the encoder is taught by the prediction alone
+        free |= {"inputs", "encoder", "bias"}
+    for name in free & set(names):
+        place = names.index(name)
+        step = torch.from_numpy(rng.standard_normal(tuple(leaves[place].shape)))
+        ends = []
+        for sign in (1, -1):
+            moved = [leaf.detach() for leaf in leaves]
+            moved[place] = moved[place] + sign * 1e-6 * step
+            ends.append(float(evaluate(*moved)))
+        expected = (ends[0] - ends[1]) / 2e-6
+        assert float((grads[name] * step).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    own = {"additive": "head_scale", "regressed": "head", "surrogate": "surrogate"}[mode]
+    assert grads[own].abs().max() > 1e-4
+    assert dead.sum() == 0
+
+
 def test_second_view_head(rng):
     weights = make_weights(rng, "two views", importance=False, head=True)
     inputs, targets = make_rows(rng, "two views")

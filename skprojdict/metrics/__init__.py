@@ -22,6 +22,7 @@ from .recovery import (
     recovered_share,
     uniqueness,
 )
+from .second_view import prediction_error_split, selection_skill
 from .splitting import feature_splitting
 from .usage import (
     dense_share,
@@ -58,8 +59,10 @@ __all__ = [
     "n_unused",
     "nearest_cosines",
     "negative_share",
+    "prediction_error_split",
     "recovered_share",
     "relative_reconstruction_bias",
+    "selection_skill",
     "shrinkage",
     "uniqueness",
     "unused_share",

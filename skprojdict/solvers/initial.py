@@ -81,3 +81,45 @@ def linear_map(inputs, targets, *, ridge=1e-3):
     scale = np.trace(covariance) / covariance.shape[0]
     shifted = covariance + (ridge * scale if scale > 0 else 1.0) * np.eye(covariance.shape[0])
     return np.linalg.solve(shifted, inputs.T @ targets).T
+
+
+def paired_start(inputs, targets, components, k, rng):
+    """Random encoder rows, and the atoms that their features stand for: the mean target of the rows that fire them.
+
+    Each row of the sample fires the k largest positive products with the encoder, ``f_j`` is the direction of the sum
+    of its targets weighted by them, and one factor for the whole encoder makes the scores the best coefficients.
+
+    Parameters
+    ----------
+    inputs, targets : ndarray of shape (n, m), (n, d)
+        Centred sample rows.
+    components : ndarray of shape (p, d)
+        Atoms of features that never fire.
+    k : int or None
+        None: every positive product fires.
+    rng : numpy.random.RandomState
+
+    Returns
+    -------
+    components, encoder : ndarrays of shape (p, d), (p, m)
+    """
+    p = components.shape[0]
+    encoder = _unit(rng.standard_normal((p, inputs.shape[1])), rng)
+    sums, slabs = np.zeros_like(components), range(0, len(inputs), 1024)
+
+    def fired(start):
+        scores = np.maximum(inputs[start : start + 1024] @ encoder.T, 0)
+        if k is None or k >= p:
+            return scores
+        return np.where(scores >= np.partition(scores, p - k, axis=1)[:, p - k, None], scores, 0)
+
+    for start in slabs:
+        sums += fired(start).T @ targets[start : start + 1024]
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    atoms = np.where(norms > 0, sums / np.where(norms > 0, norms, 1), components)
+    product = energy = 0.0
+    for start in slabs:
+        decoded = fired(start) @ atoms
+        product += float((decoded * targets[start : start + 1024]).sum())
+        energy += float((decoded * decoded).sum())
+    return atoms, encoder * (product / energy if energy > 0 else 0.0)

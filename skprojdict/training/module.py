@@ -16,9 +16,10 @@ class DictionaryModule(nn.Module):
     Parameters
     ----------
     arrays : dict of ndarray
-        "components" (p, d), "mean" (d,), "encoder" (p, m), "encoder_bias" (p,), "encoder_mean" (m,), with a second
-        view "head" (p, m) and "head_bias" (p,), and what the form has of "thresholds", "magnitude_log_gain" and
-        "magnitude_bias", all (p,): parameters of the module under these names.
+        "components" (p, d), "mean" (d,), "encoder" (p, m), "encoder_bias" (p,), "encoder_mean" (m,); with a second view
+        what predicts: "head" (p, m) and "head_bias" (p,), or "head_scale" (p,), or "surrogate" (d, m) and
+        "surrogate_bias" (d,); "skip" (d, m); and what the form has of "thresholds", "magnitude_log_gain" and
+        "magnitude_bias", all (p,). They are parameters of the module under these names.
     scale, encoder_scale, importance_gain, threshold : float
         As the estimator's attributes.
     k : int or None
@@ -26,6 +27,8 @@ class DictionaryModule(nn.Module):
         Keywords of :func:`skprojdict.solvers.refine.choose_support`; None: the code of an additive form.
     selection : {"top_k", "threshold"}
         How an additive form selects.
+    predict_mode : {None, "additive", "regressed", "surrogate"}
+        How coefficients are predicted; None: rows are their own target.
 
     Notes
     -----
@@ -40,17 +43,33 @@ class DictionaryModule(nn.Module):
     encoder_mean: torch.Tensor
     head: torch.Tensor
     head_bias: torch.Tensor
+    head_scale: torch.Tensor
+    surrogate: torch.Tensor
+    surrogate_bias: torch.Tensor
+    skip: torch.Tensor
     thresholds: torch.Tensor
     magnitude_log_gain: torch.Tensor
     magnitude_bias: torch.Tensor
 
-    def __init__(self, arrays, *, scale, encoder_scale, importance_gain, threshold, k, coding, selection="top_k"):
+    def __init__(
+        self,
+        arrays,
+        *,
+        scale,
+        encoder_scale,
+        importance_gain,
+        threshold,
+        k,
+        coding,
+        selection="top_k",
+        predict_mode=None,
+    ):
         super().__init__()
         for name, array in arrays.items():
             setattr(self, name, nn.Parameter(torch.tensor(array)))
         self.scale, self.encoder_scale = scale, encoder_scale
         self.importance_gain, self.threshold = importance_gain, threshold
-        self.k, self.coding, self.selection = k, coding, selection
+        self.k, self.coding, self.selection, self.predict_mode = k, coding, selection, predict_mode
 
     def encode(self, x):
         """Dense codes (..., p) of rows (..., m), in the units of the data."""
@@ -64,10 +83,13 @@ class DictionaryModule(nn.Module):
         return codes @ self.components + self.mean
 
     def forward(self, x):
-        """``decode(encode(x))``, without the dense codes in between."""
+        """``decode(encode(x))`` without the dense codes in between, and what a linear skip adds to it."""
         rows = x.reshape(-1, x.shape[-1])
         indices, coefs = self._code(rows)
-        return (decode(coefs, self.components, indices) + self.mean).reshape(*x.shape[:-1], -1)
+        decoded = decode(coefs, self.components, indices) + self.mean
+        if hasattr(self, "skip"):
+            decoded = decoded + (rows - self.encoder_mean) @ self.skip.T
+        return decoded.reshape(*x.shape[:-1], -1)
 
     def extra_repr(self):
         """Sizes, for ``repr``."""
@@ -85,12 +107,11 @@ class DictionaryModule(nn.Module):
 
     def _code(self, rows):
         inputs = (rows - self.encoder_mean) / self.encoder_scale
-        scores = inputs @ self.encoder.T + self.encoder_bias
+        plain = inputs @ self.encoder.T + self.encoder_bias
         if self.coding is None:
-            support, coefs = additive_codes(scores, **self._rule())
-            return support.indices, coefs * self.scale
-        scores = scores * self.importance_gain
-        target = None if hasattr(self, "head") else (rows - self.mean) / self.scale
+            return self._additive_code(rows, inputs, plain)
+        scores = plain * self.importance_gain
+        target = self._target(rows)
         support = choose_support(
             scores.detach(),
             None if target is None else target.detach(),
@@ -103,8 +124,31 @@ class DictionaryModule(nn.Module):
                 scores.gather(1, support.indices), support.active, added=support.added, **self.coding["penalty"]
             )
             _, coefs = projected(target, self.components, s, support.indices, **self.coding["solve"])
+            return support.indices, coefs * self.scale
+        if self.predict_mode == "regressed":
+            coefs = self._regressed(inputs, support)
         else:
-            maps = (inputs @ self.head.T + self.head_bias).gather(1, support.indices)
-            used = support.active & (maps > 0) if self.coding["positive_code"] else support.active
-            coefs = torch.where(used, maps, torch.zeros_like(maps))
+            coefs = plain.gather(1, support.indices) * self.head_scale[support.indices]
+        used = support.active & (coefs > 0) if self.coding["positive_code"] else support.active
+        return support.indices, torch.where(used, coefs, torch.zeros_like(coefs)) * self.scale
+
+    def _additive_code(self, rows, inputs, scores):
+        support, coefs = additive_codes(scores, **self._rule())
+        if hasattr(self, "surrogate"):
+            active = support.active.to(scores.dtype)
+            solve = {"exact": True, "ragged": self.k is None}
+            _, coefs = projected(self._target(rows), self.components, active, support.indices, **solve)
+        elif hasattr(self, "head"):
+            coefs = torch.where(support.active, self._regressed(inputs, support), torch.zeros_like(coefs))
         return support.indices, coefs * self.scale
+
+    def _regressed(self, inputs, support):
+        return (inputs @ self.head.T + self.head_bias).gather(1, support.indices)
+
+    def _target(self, rows):
+        """What is projected, in training units; None where coefficients are predicted without a projection."""
+        if self.predict_mode is None:
+            return (rows - self.mean) / self.scale
+        if self.predict_mode == "surrogate":
+            return ((rows - self.encoder_mean) @ self.surrogate.T + self.surrogate_bias) / self.scale
+        return None

@@ -4,7 +4,7 @@
 import numpy as np
 import torch
 
-from ..solvers.initial import initial_components, linear_map
+from ..solvers.initial import initial_components, linear_map, paired_start
 from .weights import Weights, calibrate_importance
 
 
@@ -28,11 +28,14 @@ def fresh_weights(
     thresholds=None,
     gated=False,
     alpha=None,
+    head_scale=False,
+    surrogate=False,
+    skip=False,
 ):
     """Weights at the start of training.
 
-    The encoder starts at the decoder's transpose; with two views, at that of the linear map that predicts the target
-    from the input.
+    The encoder starts at the decoder's transpose. With two views, random atoms are paired with random encoder rows
+    (:func:`skprojdict.solvers.initial.paired_start`), and other atoms with what a linear map predicts of them.
 
     Parameters
     ----------
@@ -44,18 +47,26 @@ def fresh_weights(
         Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
     input_mean : ndarray of shape (m,) or None
         The same of a second view's input; None: one view.
-    importance, head, threshold, gated : bool
+    importance, head, threshold, gated, head_scale, surrogate, skip : bool
         Which optional parts the form has.
     thresholds, alpha : float or None
         Where the thresholds of JumpReLU and the weight of a sparsity penalty start; None: the form has none.
     """
+    drawn = components is None and init == "random" and not tied
     if components is None:
         components = initial_components(init, targets, n_components, rng)
 
     def tensor(values):  # a copy: the encoder starts at the decoder's values, not in its memory
-        return torch.tensor(np.asarray(values, dtype=np.float64), dtype=dtype, device=device)
+        # In the order of rows: a resumed fit has it so, and products round by it.
+        return torch.tensor(np.ascontiguousarray(values, dtype=np.float64), dtype=dtype, device=device)
 
-    encoder = components @ linear_map(inputs, targets) if input_mean is not None else components
+    encoder, linear = components, None
+    if input_mean is not None:
+        linear = linear_map(inputs, targets)
+        encoder = components @ linear
+        if drawn:
+            rest = targets - inputs @ linear.T if skip else targets
+            components, encoder = paired_start(inputs, rest, components, k, rng)
     p = components.shape[0]
     weights = Weights(
         components=tensor(components),
@@ -71,6 +82,10 @@ def fresh_weights(
         magnitude_log_gain=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         magnitude_bias=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         alpha=None if alpha is None else torch.full((), alpha, dtype=dtype, device=device),
+        head_scale=torch.ones(p, dtype=dtype, device=device) if head_scale else None,
+        surrogate=tensor(linear) if surrogate else None,
+        surrogate_bias=torch.zeros(targets.shape[1], dtype=dtype, device=device) if surrogate else None,
+        skip=tensor(linear) if skip else None,
     )
     if importance:
         gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))

@@ -31,6 +31,12 @@ class Weights:
         Scores are multiplied by it before a score-dependent penalty sees them.
     head, head_bias : (p, m), (p,) or None
         Second view: predicts the coefficients from the encoder's input.
+    head_scale : (p,) or None
+        Second view: factor of each atom between its rectified score and its coefficient.
+    surrogate, surrogate_bias : (d, m), (d,) or None
+        Second view: the affine map whose values stand in for the target.
+    skip : (d, m) or None
+        Second view: linear map from the encoder's input to the target; the dictionary explains what it leaves over.
     threshold : () or None
         Learned selection threshold (a running quantile, no gradient).
     thresholds : (p,) or None
@@ -50,6 +56,10 @@ class Weights:
     importance_gain: torch.Tensor | None = None
     head: torch.Tensor | None = None
     head_bias: torch.Tensor | None = None
+    head_scale: torch.Tensor | None = None
+    surrogate: torch.Tensor | None = None
+    surrogate_bias: torch.Tensor | None = None
+    skip: torch.Tensor | None = None
     threshold: torch.Tensor | None = None
     thresholds: torch.Tensor | None = None
     magnitude_log_gain: torch.Tensor | None = None
@@ -79,11 +89,16 @@ class Weights:
         return (self.components, self.encoder_gain) if self.encoder is None else (self.encoder, None)
 
     def centred(self, inputs, targets):
-        """Encoder input and target with their centres taken off; the target is the input where there is one view."""
+        """Encoder input and target with their centres taken off; the target is the input where there is one view.
+
+        Of the target, what the linear skip predicts is taken off, too.
+        """
         if self.input_mean is None:
             centred = targets - self.mean
             return centred, centred
-        return inputs - self.input_mean, targets - self.mean
+        inputs = inputs - self.input_mean
+        rest = targets - self.mean
+        return inputs, rest if self.skip is None else rest - inputs @ self.skip.T
 
     @torch.no_grad()
     def all_scores(self, centred_inputs, **precision):

@@ -9,10 +9,11 @@ import torch
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
 from ...solvers.refine import n_listed, propose, settle
 from ...solvers.select import Support
-from ..autograd import decode, overlap, projected, selected_scores
+from ..autograd import overlap, projected
 from ..distributed import batch_rows
 from .batch import learn_threshold, select_in_batch
 from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, straight_relu
+from .prediction import prediction_error, predicts
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
@@ -167,10 +168,6 @@ def _projective_part(
     if overlap_penalty:
         shares = s if exact else s / (1 + s)
         loss = loss + overlap_penalty * overlap(atoms, shares, support.indices, chunk_size=chunk_size).mean()
-    if weights.head is not None and whole:
-        bias = weights.head_bias.gather(0, support.indices.reshape(-1)).reshape(support.indices.shape)
-        predicted = selected_scores(weights.head, a, support.indices, chunk_size=chunk_size) + bias
-        predicted = torch.where(support.active, predicted, torch.zeros_like(predicted))
-        decoded = decode(predicted, atoms.detach(), support.indices, chunk_size=chunk_size)
-        loss = loss + mean_square(y.detach() - decoded)
+    if whole and predicts(weights):
+        loss = loss + prediction_error(weights, a, y, selected, support, s, solve=solve)
     return _Part(loss, residual, support.indices, support.active & (coefs.detach() != 0))

@@ -15,6 +15,7 @@ from ...solvers.select import select
 from ..autograd import decode
 from .batch import learn_threshold, select_in_batch
 from .common import BatchLoss, auxiliary, batch_variance, mean_square, nested_error, scores_at, slices
+from .prediction import prediction_error, predicts
 
 
 def topk_loss(
@@ -29,8 +30,12 @@ def topk_loss(
     selection="row",
     prefix_sizes=None,
     selection_dtype=None,
+    solve=None,
 ):
-    """The loss of this file on one batch; by batch, the threshold for inference is learned on the way."""
+    """The loss of this file on one batch; by batch, the threshold for inference is learned on the way.
+
+    With a second view whose coefficients are not the scores, the error of what predicts them joins the loss.
+    """
     a, y = weights.centred(inputs, targets)
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
     exact_scores = selection_dtype is None
@@ -44,9 +49,13 @@ def topk_loss(
     parts = sparse_parts(codes, weights.components, support.indices, prefix_sizes)
     error, residual = nested_error(y, parts)
     aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
+    loss = error + aux
+    if predicts(weights):
+        active = support.active.to(y.dtype)
+        loss = loss + prediction_error(weights, a, y, selected, support, active, solve=solve or {"exact": True})
     variance = batch_variance(targets)
     squared_error = mean_square(residual.detach())
-    return BatchLoss(error + aux, squared_error, variance, support.indices, support.active)
+    return BatchLoss(loss, squared_error, variance, support.indices, support.active)
 
 
 def sparse_parts(codes, components, indices, prefix_sizes):
