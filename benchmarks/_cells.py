@@ -102,11 +102,11 @@ def fingerprint(paths):
 
 def code_of(method):
     """Fingerprint of the code that trains and codes for a method."""
+    module = method.entry.split(":")[0]
     if method.peer:
-        module = method.entry.split(":")[0]
         return fingerprint([PEERS / f"{module}.py", PEERS / "requirements.txt", HERE / "_rows.py"])
     sources = [path for pattern in OUR_SOURCES for path in PACKAGE.glob(pattern)]
-    return fingerprint([*sources, HERE / "_ours.py", HERE / "_rows.py"])
+    return fingerprint([*sources, HERE / f"{module}.py", HERE / "_rows.py"])
 
 
 class Cells:

@@ -67,7 +67,7 @@ def run(job, fit):
         "versions": {name: version(name) for name in [*job["distributions"], "torch", "numpy"]},
         "codings": {},
     }
-    arrays = {"atoms": learnt.atoms, "centre": learnt.centre}
+    arrays = {"atoms": learnt.atoms, "centre": learnt.centre, **learnt.notes}
     scale = 1.0
     if learnt.standardised:
         test, scale = rows.standardise(test), rows.scale
