@@ -71,5 +71,5 @@ $(BENCH_VENV)/.installed: benchmarks/peers/requirements.txt benchmarks/peers/req
 	@touch $@
 
 clean: ## Remove the virtual environment and everything that the chores made
-	rm -rf $(VENV) $(BENCH_VENV) $(DEMO_OUTPUT) docs/_build docs/generated build dist .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage*
+	rm -rf $(VENV) $(BENCH_VENV) $(DEMO_OUTPUT) docs/_build docs/generated docs/auto_examples docs/sg_execution_times.rst build dist .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage*
 	find skprojdict tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

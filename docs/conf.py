@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sphinx configuration. ``make docs`` builds with warnings as errors."""
 
+import os
 import re
 from importlib.metadata import version as installed_version
+
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # for the example on GPU arrays; before SciPy is imported
 
 project = "skprojdict"
 author = "The skprojdict developers"
@@ -17,6 +20,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build"]
@@ -32,6 +36,16 @@ plot_formats = [("png", 110)]
 plot_html_show_formats = False
 plot_html_show_source_link = False
 plot_include_source = False
+
+# An example that fails stops the build. Two at a time: none uses more than one core well.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"/plot_",
+    "parallel": 2,
+    "show_memory": False,
+    "download_all_examples": False,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skprojdict {release}"

@@ -37,6 +37,13 @@ def test_examples_of_the_pages_run(page):
     assert result.failed == 0, "".join(printed)
 
 
+def test_the_checklist_names_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "checklist.md").read_text(encoding="utf-8")))
+    assert named
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("test_*.py")))
+    assert named <= set(re.findall(r"^def (test_\w+)\(", sources, flags=re.MULTILINE))
+
+
 def test_the_estimators_have_examples():
     found = [
         doctest.DocTestFinder().find(e, e.__name__)[0] for e in (ProjectiveDictionaryLearning, TopKDictionaryLearning)
