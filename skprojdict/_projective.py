@@ -116,7 +116,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
         Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 90 %. "auto":
-        ``0.7 / sqrt(n_components)``, at most 0.02.
+        ``1.1 / sqrt(n_components)``, at most 0.02.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
     max_iter : int, default=20
@@ -199,7 +199,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     6
     """
 
-    _RATE: ClassVar[float] = 0.7
+    _RATE: ClassVar[float] = 1.1
     _LARGEST_RATE: ClassVar[float] = 0.02
     _parameter_constraints: ClassVar[dict] = {
         **_CONSTRAINTS,
