@@ -4,10 +4,21 @@
 Importing this package loads neither torch nor CuPy nor matplotlib.
 """
 
+from ._gated import GatedDictionaryLearning
+from ._jumprelu import JumpReLUDictionaryLearning
 from ._mod import MethodOfOptimalDirections
 from ._projective import ProjectiveDictionaryLearning
+from ._relu import ReLUDictionaryLearning
 from ._topk import TopKDictionaryLearning
 
 __version__ = "0.1.0"
 
-__all__ = ["MethodOfOptimalDirections", "ProjectiveDictionaryLearning", "TopKDictionaryLearning", "__version__"]
+__all__ = [
+    "GatedDictionaryLearning",
+    "JumpReLUDictionaryLearning",
+    "MethodOfOptimalDirections",
+    "ProjectiveDictionaryLearning",
+    "ReLUDictionaryLearning",
+    "TopKDictionaryLearning",
+    "__version__",
+]

@@ -223,12 +223,12 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         even = norms.max() - norms.min() <= 1e-3 * norms.max()
         threshold = float(sae.threshold[0])
         if sae.magnitude_bias is not None:
-            reason, remedy = "has gates", None
+            reason, remedy = "has gates", "GatedDictionaryLearning"
         elif sae.mean_k is not None and even and (sae.threshold == threshold).all():
             params = {"n_nonzero_coefs": sae.mean_k, "selection": "batch"}
             return Taken(params, gain, parts={"threshold_": threshold * float(norms.max())})
         elif sae.threshold.any():
-            reason, remedy = "has thresholds of its own for each feature (JumpReLU)", None
+            reason, remedy = "has thresholds of its own for each feature (JumpReLU)", "JumpReLUDictionaryLearning"
         elif sae.k is not None and not sae.ranked_by_output and not even:
             reason = f"ranks features before it multiplies them by decoder norms from {norms.min()} to {norms.max()}"
             remedy = None

@@ -225,6 +225,15 @@ def check_prediction(est):
         )
 
 
+def check_mean_number(est):
+    """A penalty is steered towards a number of atoms."""
+    if est.alpha == "auto" and est.n_nonzero_coefs is None:
+        raise ValueError(
+            "alpha='auto' steers the penalty towards n_nonzero_coefs atoms a row; got n_nonzero_coefs=None. Give a "
+            "number or 'auto', or a number for alpha."
+        )
+
+
 def check_selection_dtype(est):
     """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
     if est.selection_dtype is None:

@@ -4,12 +4,21 @@
 import numpy as np
 import pytest
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 from .data import sparse_rows
 
 SMALL = {"n_components": 24, "n_nonzero_coefs": 3, "max_iter": 2, "random_state": 0}
-ALL = [ProjectiveDictionaryLearning, TopKDictionaryLearning, MethodOfOptimalDirections]
+PENALISED = [ReLUDictionaryLearning, JumpReLUDictionaryLearning, GatedDictionaryLearning]
+NEURAL = [ProjectiveDictionaryLearning, TopKDictionaryLearning, *PENALISED]
+ALL = [*NEURAL, MethodOfOptimalDirections]
 P = ProjectiveDictionaryLearning
 
 
@@ -125,7 +134,7 @@ def test_other_namespace_than_at_fit(Estimator):
         model.transform(torch.ones((3, 16)))
 
 
-@pytest.mark.parametrize("Estimator", [ProjectiveDictionaryLearning, TopKDictionaryLearning])
+@pytest.mark.parametrize("Estimator", NEURAL)
 def test_targets_with_another_number_of_rows(Estimator):
     X = sparse_rows(60)
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[60, 59\]"):

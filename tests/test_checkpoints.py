@@ -9,7 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.formats import container
 from skprojdict.training.checkpoints import CheckpointFolder
 from skprojdict.training.loop import NonFiniteLossError, Trainer
@@ -22,6 +28,9 @@ FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "topk tied": (TopKDictionaryLearning, {"tied": True}),
     "batch topk": (TopKDictionaryLearning, {"selection": "batch", "prefix_sizes": (8, 16)}),
+    "relu": (ReLUDictionaryLearning, {"prefix_sizes": (8, 16)}),
+    "jumprelu": (JumpReLUDictionaryLearning, {}),
+    "gated": (GatedDictionaryLearning, {"tied": True}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "refined": (
         ProjectiveDictionaryLearning,

@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.training import distributed
 from skprojdict.training.distributed import Ranks
 
@@ -29,6 +35,9 @@ FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "topk tied": (TopKDictionaryLearning, {"tied": True, "random_state": 3}),
     "batch topk": (TopKDictionaryLearning, {"selection": "batch", "prefix_sizes": (8, 16)}),
+    "relu": (ReLUDictionaryLearning, {"prefix_sizes": (8, 16)}),
+    "jumprelu": (JumpReLUDictionaryLearning, {}),
+    "gated": (GatedDictionaryLearning, {"alpha": 0.1}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "prefixes": (ProjectiveDictionaryLearning, {"prefix_sizes": (8, 16), "overlap_penalty": 0.01, "n_refinements": 1}),
     "penalize": (ProjectiveDictionaryLearning, {"penalty": "inverse_square", "quota": "penalize"}),

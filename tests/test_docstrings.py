@@ -12,9 +12,13 @@ import pytest
 from numpydoc.validate import validate
 
 import skprojdict
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    ProjectiveDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
+ESTIMATORS = [getattr(skprojdict, name) for name in skprojdict.__all__ if name != "__version__"]
 MODULES = [name for _, name, _ in pkgutil.walk_packages(skprojdict.__path__, "skprojdict.") if "__main__" not in name]
 
 
@@ -51,7 +55,7 @@ def test_the_estimators_have_examples():
     assert all(example.examples for example in found)
 
 
-@pytest.mark.parametrize("Estimator", [ProjectiveDictionaryLearning, TopKDictionaryLearning, MethodOfOptimalDirections])
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_every_parameter_is_documented_with_its_default(Estimator):
     section = Estimator.__doc__.split("Parameters\n    ----------")[1].split("Attributes\n    ----------")[0]
     documented = {

@@ -5,7 +5,14 @@ import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 # Every check fits many times: a few steps are enough for all of them.
 SHORT = {"max_iter": 2, "random_state": 0}
@@ -14,6 +21,9 @@ ESTIMATORS = [
     ProjectiveDictionaryLearning(**SHORT),
     TopKDictionaryLearning(**SHORT),
     MethodOfOptimalDirections(**SHORT),
+    ReLUDictionaryLearning(**SHORT),
+    JumpReLUDictionaryLearning(**SHORT),
+    GatedDictionaryLearning(**SHORT),
 ]
 VARIANTS = [
     ProjectiveDictionaryLearning(tied=True, **SHORT),

@@ -10,7 +10,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.persistence import load, save_for_hub, save_for_sae_lens
 
 from .data import fvu, sparse_rows
@@ -369,6 +376,9 @@ FORMS = {
     "topk": (TopKDictionaryLearning, {}),
     "relu": (TopKDictionaryLearning, {"n_nonzero_coefs": None}),
     "batch topk": (TopKDictionaryLearning, {"selection": "batch"}),
+    "relu, penalised": (ReLUDictionaryLearning, {}),
+    "jumprelu": (JumpReLUDictionaryLearning, {}),
+    "gated": (GatedDictionaryLearning, {}),
     "exact": (ProjectiveDictionaryLearning, {}),
     "tied ridge": (ProjectiveDictionaryLearning, {"tied": True, "penalty": "ridge", "alpha": 0.1}),
     "refined": (ProjectiveDictionaryLearning, {"n_refinements": 1}),

@@ -9,9 +9,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.persistence import save_for_sae_lens
-from skprojdict.training.losses import select_in_batch, topk_loss
+from skprojdict.training.losses import gated_loss, jumprelu_loss, relu_loss, select_in_batch, topk_loss
 from skprojdict.training.losses.topk import sparse_parts
 from skprojdict.training.weights import Weights
 
@@ -175,3 +181,115 @@ def test_projection_takes_what_batch_top_k_selects(data, tmp_path):
     projected = ProjectiveDictionaryLearning.from_sae(tmp_path)
     assert_array_equal(projected.transform(X) != 0, model.transform(X) != 0)
     assert fvu(projected, X) < fvu(model, X)
+
+
+# ---- the penalised forms
+
+
+PENALISED = {"relu": ReLUDictionaryLearning, "jumprelu": JumpReLUDictionaryLearning, "gated": GatedDictionaryLearning}
+
+
+def codes_by_hand(model, X):
+    """What the class's formula says, from the attributes that its documentation names."""
+    scores = scores_of(model, X)
+    if isinstance(model, JumpReLUDictionaryLearning):
+        codes = np.where(scores > model.thresholds_, scores, 0)
+    elif isinstance(model, GatedDictionaryLearning):
+        magnitude = np.exp(model.magnitude_log_gain_) * (scores - model.encoder_bias_) + model.magnitude_bias_
+        codes = np.where(scores > 0, np.maximum(magnitude, 0), 0)
+    else:
+        codes = np.maximum(scores, 0)
+    return codes * model.scale_
+
+
+@pytest.fixture(scope="module")
+def penalised(data):
+    return {name: cls(**{**SMALL, "max_steps": 500}).fit(data) for name, cls in PENALISED.items()}
+
+
+@pytest.mark.parametrize("form", PENALISED)
+def test_a_penalised_form_codes_by_its_formula_and_fires_as_often_as_asked(penalised, data, form):
+    model = penalised[form]
+    codes = model.transform(data)
+    assert_allclose(codes, codes_by_hand(model, data), atol=1e-10)
+    assert (codes != 0).sum(axis=1).mean() == pytest.approx(3, rel=0.25)
+    assert fvu(model, data) < (0.6 if form == "relu" else 0.25)  # L1 shrinks
+
+
+@pytest.mark.parametrize("form", PENALISED)
+def test_sae_lens_and_projection_take_a_penalised_form(penalised, data, tmp_path, form):
+    model = penalised[form]
+    save_for_sae_lens(model, tmp_path)
+    X = data.astype(np.float32)
+    again = PENALISED[form].from_sae(tmp_path, scale=model.scale_)
+    assert_allclose(again.transform(X), model.transform(data), atol=2e-4)
+    projected = ProjectiveDictionaryLearning.from_sae(tmp_path)
+    differs = (projected.transform(X) != 0) != (model.transform(data) != 0)
+    assert differs.mean() < 1e-3  # rounding to float32, and coefficients that are 0
+    assert fvu(projected, X) < fvu(model, data)
+
+
+@pytest.mark.parametrize("form", ["relu", "gated"])
+def test_a_larger_penalty_means_fewer_atoms(data, form):
+    options = {**SMALL, "n_nonzero_coefs": None}
+    weak, strong = (PENALISED[form](**options, alpha=alpha).fit(data) for alpha in (0.02, 0.3))
+    assert (strong.transform(data) != 0).sum() < 0.7 * (weak.transform(data) != 0).sum()
+    assert (weak.alpha_, strong.alpha_) == pytest.approx((0.02, 0.3))
+
+
+@pytest.mark.parametrize("form", ["relu", "gated"])
+def test_a_penalty_that_is_steered_needs_a_number(data, form):
+    with pytest.raises(ValueError, match=r"alpha='auto'.*n_nonzero_coefs=None"):
+        PENALISED[form](24, n_nonzero_coefs=None).fit(data)
+
+
+@pytest.mark.parametrize("form", PENALISED)
+def test_an_autoencoder_of_another_form_is_refused(data, tmp_path, form):
+    save_for_sae_lens(TopKDictionaryLearning(**{**SMALL, "max_steps": 2}).fit(data), tmp_path)
+    with pytest.raises(ValueError, match=r"ProjectiveDictionaryLearning\.from_sae"):
+        PENALISED[form].from_sae(tmp_path)
+
+
+@pytest.mark.parametrize("loss", [relu_loss, gated_loss])
+def test_losses_against_finite_differences(rng, loss):
+    parts = {"magnitude_log_gain": rng.normal(0, 0.2, 12), "magnitude_bias": rng.normal(0, 0.2, 12)}
+    weights = random_weights(rng, alpha=0.1, **(parts if loss is gated_loss else {}))
+    rows = torch.from_numpy(rng.standard_normal((9, 5)))
+    options = {"alpha": 0.1, "k": 3, "prefix_sizes": [4, 12], "auxk": 2, "auxk_coef": 0.0}
+
+    def value():
+        return loss(weights, None, rows, torch.zeros(12, dtype=torch.bool), **options).loss
+
+    value().backward()
+    # The gate's own term holds atoms and centre fixed, so that they are no plain derivatives there.
+    names = ["encoder", "bias", *(parts if loss is gated_loss else ["components", "mean"])]
+    for name in names:
+        tensor = getattr(weights, name)
+        step = torch.from_numpy(rng.standard_normal(tuple(tensor.shape)))
+        with torch.no_grad():
+            tensor += 1e-6 * step
+            above = float(value())
+            tensor -= 2e-6 * step
+            below = float(value())
+            tensor += 1e-6 * step
+        assert float((tensor.grad * step).sum()) == pytest.approx((above - below) / 2e-6, rel=1e-5, abs=1e-8), name
+
+
+def test_jumprelu_loss_and_its_thresholds(rng):
+    """Codes and loss by the formula, the thresholds' slope by the kernel written out in NumPy."""
+    weights = random_weights(rng, thresholds=rng.uniform(0.1, 0.6, 12))
+    rows = torch.from_numpy(rng.standard_normal((40, 5)))
+    options = {"alpha": 0.7, "k": 3, "bandwidth": 0.3, "prefix_sizes": [12], "auxk": 2, "auxk_coef": 0.0}
+    batch = jumprelu_loss(weights, None, rows, torch.zeros(12, dtype=torch.bool), **options)
+    batch.loss.backward()
+    y = rows.numpy() - weights.mean.detach().numpy()
+    atoms, limits = weights.components.detach().numpy(), weights.thresholds.detach().numpy()
+    scores = y @ weights.encoder.detach().numpy().T + weights.bias.detach().numpy()
+    codes = np.where(scores > limits, scores, 0)
+    residual, l0 = y - codes @ atoms, (codes > 0).sum(1).mean()
+    assert float(batch.loss.detach()) == pytest.approx((residual**2).sum(1).mean() + 0.7 * (l0 / 3 - 1) ** 2)
+    d_codes = -2 * residual @ atoms.T / 40
+    d_fired = 2 * 0.7 * (l0 / 3 - 1) / 3 / 40
+    near = np.abs(scores - limits) < 0.15
+    assert_allclose(weights.thresholds.grad, -(near * (limits * d_codes + d_fired)).sum(0) / 0.3, atol=1e-12)
+    assert_allclose(weights.bias.grad, ((scores > limits) * d_codes).sum(0), atol=1e-12)

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 from .data import fvu, sparse_rows
 
@@ -27,6 +34,9 @@ def data():
 FORMS = {
     "topk": functools.partial(TopKDictionaryLearning),
     "batch topk": functools.partial(TopKDictionaryLearning, selection="batch"),
+    "relu": functools.partial(ReLUDictionaryLearning),
+    "jumprelu": functools.partial(JumpReLUDictionaryLearning),
+    "gated": functools.partial(GatedDictionaryLearning),
     "mod": functools.partial(MethodOfOptimalDirections),
     "exact": functools.partial(ProjectiveDictionaryLearning),
     "tied": functools.partial(ProjectiveDictionaryLearning, tied=True, encoder_loss="penalty"),

@@ -6,7 +6,14 @@ import pytest
 import sklearn
 from sklearn.utils._array_api import move_estimator_to
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 from .data import scores_of, sparse_rows
 
@@ -25,6 +32,9 @@ FORMS = {
     "all positive": ProjectiveDictionaryLearning(**{**SMALL, "n_nonzero_coefs": None}, penalty="ridge"),
     "topk": TopKDictionaryLearning(**SMALL),
     "batch topk": TopKDictionaryLearning(**SMALL, selection="batch"),
+    "relu": ReLUDictionaryLearning(**SMALL),
+    "jumprelu": JumpReLUDictionaryLearning(**SMALL),
+    "gated": GatedDictionaryLearning(**SMALL),
     "mod": MethodOfOptimalDirections(**SMALL),
     "mod omp": MethodOfOptimalDirections(**SMALL, coder="omp"),
 }

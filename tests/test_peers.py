@@ -15,7 +15,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.persistence import save_for_sae_lens
 
 from .data import sparse_rows
@@ -33,6 +39,12 @@ D, P, K = 16, 40, 4
 X = sparse_rows(n=400, d=D, p=32, k=3).astype(np.float32) * 5
 ROWS = torch.from_numpy(X)
 SMALL = {"n_components": P, "n_nonzero_coefs": K, "max_steps": 60, "batch_size": 64, "random_state": 0}
+
+
+FAMILY = [
+    *(f"dictionary_learning {form}" for form in ("BatchTopK", "ReLU", "JumpReLU", "gated")),
+    *(f"SAELens {form}" for form in ("ReLU", "JumpReLU", "gated")),
+]
 
 
 def randomise(module, seed=0):
@@ -143,3 +155,49 @@ def test_dictionary_learning_comes_in(live, tmp_path):
     assert_allclose(additive.inverse_transform(codes), sae(ROWS).detach().numpy(), atol=1e-4)
     model = ProjectiveDictionaryLearning.from_sae(source, candidate_factor=1)
     assert_array_equal(model.transform(X) != 0, codes > 0)
+
+
+def family():
+    """Autoencoders of other libraries with weights off their start, and the estimator that computes the same."""
+    from dictionary_learning.dictionary import AutoEncoder, GatedAutoEncoder, JumpReluAutoEncoder
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
+    from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
+    from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+    from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+
+    size = {"d_in": D, "d_sae": P}
+    batch = BatchTopKSAE(D, P, K)
+    batch.threshold.fill_(0.3)
+    jump, lens_jump = JumpReluAutoEncoder(D, P), JumpReLUSAE(JumpReLUSAEConfig(**size))
+    made = {
+        "dictionary_learning BatchTopK": (batch, TopKDictionaryLearning),
+        "dictionary_learning ReLU": (AutoEncoder(D, P), ReLUDictionaryLearning),
+        "dictionary_learning JumpReLU": (jump, JumpReLUDictionaryLearning),
+        "dictionary_learning gated": (GatedAutoEncoder(D, P), GatedDictionaryLearning),
+        "SAELens ReLU": (StandardSAE(StandardSAEConfig(**size)), ReLUDictionaryLearning),
+        "SAELens JumpReLU": (lens_jump, JumpReLUDictionaryLearning),
+        "SAELens gated": (GatedSAE(GatedSAEConfig(**size)), GatedDictionaryLearning),
+    }
+    for sae, _ in made.values():
+        randomise(sae)
+    with torch.no_grad():
+        jump.threshold.abs_()
+        lens_jump.threshold.abs_()
+        batch.decoder.weight.div_(batch.decoder.weight.norm(dim=0))  # as its trainer leaves it
+    return made
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_family_computes_what_its_peers_do(name):
+    """The same weights, the same output, to 1e-5 of the size of the rows."""
+    sae, Estimator = family()[name]
+    model = Estimator.from_sae(sae)
+    theirs = sae(ROWS).detach().numpy()
+    codes = sae.encode(ROWS).detach().numpy()
+    assert 0 < (codes > 0).mean() < 1
+    close = 1e-5 * np.linalg.norm(X, axis=1).max()
+    assert_allclose(model.inverse_transform(model.transform(X)), theirs, atol=close)
+    assert_allclose(model.to_torch()(ROWS).detach().numpy(), theirs, atol=close)
+    projected = ProjectiveDictionaryLearning.from_sae(sae, penalty="ridge", alpha=1e-3)
+    assert ((projected.transform(X) != 0) != (codes > 0)).mean() < 1e-3
+    assert projected.score(X) > 1 - ((X - theirs) ** 2).sum() / ((X - X.mean(0)) ** 2).sum()

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.datasets import make_sparse_features
 from skprojdict.formats import container
 from skprojdict.persistence import archive, atomic_path, load, save
@@ -27,6 +34,9 @@ ESTIMATORS = [
     ProjectiveDictionaryLearning(12, n_nonzero_coefs=2, selection="threshold", prefix_sizes=(4, 8), **NEURAL),
     TopKDictionaryLearning(12, n_nonzero_coefs=None, **NEURAL),
     TopKDictionaryLearning(12, n_nonzero_coefs=2, selection="batch", prefix_sizes=(4, 8), **NEURAL),
+    ReLUDictionaryLearning(12, n_nonzero_coefs=2, **NEURAL),
+    JumpReLUDictionaryLearning(12, n_nonzero_coefs=2, **NEURAL),
+    GatedDictionaryLearning(12, n_nonzero_coefs=2, **NEURAL),
     MethodOfOptimalDirections(12, n_nonzero_coefs=2, max_iter=2, sparse_output=True, random_state=0),
 ]
 

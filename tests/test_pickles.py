@@ -10,7 +10,15 @@ import sklearn
 import torch
 from numpy.testing import assert_array_equal
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning, _portable
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+    _portable,
+)
 from skprojdict.persistence import load, save
 
 from .data import sparse_rows
@@ -22,6 +30,9 @@ ESTIMATORS = {
     "projective": ProjectiveDictionaryLearning(**SMALL, max_steps=5),
     "importance": ProjectiveDictionaryLearning(**SMALL, penalty="inverse_square", quota="normalize", tied=True),
     "topk": TopKDictionaryLearning(**SMALL, max_steps=5),
+    "relu": ReLUDictionaryLearning(**SMALL, max_steps=5),
+    "jumprelu": JumpReLUDictionaryLearning(**SMALL, max_steps=5),
+    "gated": GatedDictionaryLearning(**SMALL, max_steps=5),
     "mod": MethodOfOptimalDirections(**SMALL, max_iter=1),
 }
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    MethodOfOptimalDirections,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
 from .data import sparse_rows
 
@@ -30,6 +37,9 @@ ESTIMATORS = {
     "topk": TopKDictionaryLearning(12, n_nonzero_coefs=3, **NEURAL),
     "relu": TopKDictionaryLearning(12, n_nonzero_coefs=None, center="geometric_median", **NEURAL),
     "batch topk": TopKDictionaryLearning(12, n_nonzero_coefs=3, selection="batch", prefix_sizes=(4,), **NEURAL),
+    "relu, penalised": ReLUDictionaryLearning(12, n_nonzero_coefs=3, **NEURAL),
+    "jumprelu": JumpReLUDictionaryLearning(12, n_nonzero_coefs=3, **NEURAL),
+    "gated": GatedDictionaryLearning(12, n_nonzero_coefs=3, **NEURAL),
     "mod": MethodOfOptimalDirections(12, n_nonzero_coefs=3, max_iter=2, random_state=0),
     "k-svd": MethodOfOptimalDirections(
         12, n_nonzero_coefs=3, max_iter=2, algorithm="full", update="ksvd", coder="omp", random_state=0

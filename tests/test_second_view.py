@@ -5,9 +5,21 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 
-NEURAL = [ProjectiveDictionaryLearning, TopKDictionaryLearning]
+NEURAL = [
+    ProjectiveDictionaryLearning,
+    TopKDictionaryLearning,
+    ReLUDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    GatedDictionaryLearning,
+]
 SMALL = {"n_components": 48, "n_nonzero_coefs": 4, "max_iter": 40, "random_state": 0, "target": "y"}
 
 

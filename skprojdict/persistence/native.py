@@ -24,7 +24,14 @@ from skprojdict.persistence import archive
 
 FORMAT = "skprojdict-estimator"
 FORMAT_VERSION = 1
-CLASSES = ("MethodOfOptimalDirections", "ProjectiveDictionaryLearning", "TopKDictionaryLearning")
+CLASSES = (
+    "GatedDictionaryLearning",
+    "JumpReLUDictionaryLearning",
+    "MethodOfOptimalDirections",
+    "ProjectiveDictionaryLearning",
+    "ReLUDictionaryLearning",
+    "TopKDictionaryLearning",
+)
 
 
 def save(estimator, path, *, overwrite=False):

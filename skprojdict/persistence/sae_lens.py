@@ -16,15 +16,16 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
     """Write ``cfg.json`` and ``sae_weights.safetensors``, which ``sae_lens.SAE.load_from_disk(folder)`` opens.
 
     A :class:`~skprojdict.TopKDictionaryLearning` becomes a TopK autoencoder with the same ``encode`` and ``decode``, or
-    with ``selection="batch"`` a JumpReLU one with the same threshold for all features. Of
-    a :class:`~skprojdict.ProjectiveDictionaryLearning` the encoder's part is written: SAELens selects the k best scores
+    with ``selection="batch"`` a JumpReLU one with the same threshold for all features; the ReLU, JumpReLU and gated
+    forms become what SAELens calls standard, jumprelu and gated. Of a
+    :class:`~skprojdict.ProjectiveDictionaryLearning` the encoder's part is written: SAELens selects the k best scores
     and decodes them additively, without candidates, refinements and projection. The projection needs the row itself,
     which SAELens' ``decode`` does not get: re-decode there with
     ``ProjectiveDictionaryLearning.from_sae(sae).to_torch()``.
 
     Parameters
     ----------
-    estimator : TopKDictionaryLearning or ProjectiveDictionaryLearning
+    estimator : estimator with an encoder
         Fitted on one view.
     folder : str or path-like
         Made where it is missing.
@@ -70,7 +71,12 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
     p, d = arrays["W_dec"].shape
     form = _form(estimator)
     if form["architecture"] == "jumprelu":
-        arrays["threshold"] = np.full(p, estimator.threshold_ * estimator.scale_)
+        limits = estimator.thresholds_ if hasattr(estimator, "thresholds_") else np.full(p, estimator.threshold_)
+        arrays["threshold"] = to_numpy(limits) * estimator.scale_
+    if form["architecture"] == "gated":
+        arrays["b_gate"] = arrays.pop("b_enc")
+        arrays["r_mag"] = to_numpy(estimator.magnitude_log_gain_)
+        arrays["b_mag"] = to_numpy(estimator.magnitude_bias_) * estimator.scale_
     settings = {
         **form,
         "d_in": d,
@@ -96,7 +102,10 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
 
 def _form(estimator):
     """SAELens' name for what selects."""
-    if getattr(estimator, "selection", None) == "batch":
+    rule = estimator._rule() if hasattr(estimator, "_rule") else {"k": estimator._k}
+    if "magnitude" in rule:
+        return {"architecture": "gated"}
+    if rule.get("selection") == "threshold":
         return {"architecture": "jumprelu"}
-    k = estimator._k
+    k = rule.get("k")
     return {"architecture": "standard"} if k is None else {"architecture": "topk", "k": k}

@@ -28,6 +28,10 @@ def additive_codes(scores, *, k=None, selection="top_k", threshold=0.0, magnitud
         Their codes, 0 for padding. Differentiable on torch; the support is held fixed.
     """
     xp = array_namespace(scores)
+    if magnitude is not None:  # gate and magnitude are both positive: one threshold for each atom
+        log_gain, bias, shift = (detached(values) for values in magnitude)
+        least = bias - shift * xp.exp(-log_gain)
+        selection, threshold = "threshold", xp.where(least > 0, least, xp.zeros_like(least))
     support = select(detached(scores), k, selection=selection, threshold=threshold)
     coefs = take_along_rows(scores, support.indices)
     if magnitude is not None:

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from ..solvers.initial import initial_components, linear_map, paired_start
+from .losses.batch import select_in_batch
 from .weights import Weights, calibrate_importance
 
 
@@ -25,7 +26,7 @@ def fresh_weights(
     importance=False,
     head=False,
     threshold=False,
-    thresholds=None,
+    thresholds=False,
     gated=False,
     alpha=None,
     head_scale=False,
@@ -47,10 +48,10 @@ def fresh_weights(
         Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
     input_mean : ndarray of shape (m,) or None
         The same of a second view's input; None: one view.
-    importance, head, threshold, gated, head_scale, surrogate, skip : bool
-        Which optional parts the form has.
-    thresholds, alpha : float or None
-        Where the thresholds of JumpReLU and the weight of a sparsity penalty start; None: the form has none.
+    importance, head, threshold, thresholds, gated, head_scale, surrogate, skip : bool
+        Which optional parts the form has. The thresholds of JumpReLU start at the score that k atoms a row exceed.
+    alpha : float or None
+        Where the weight of a sparsity penalty starts; None: the form has none.
     """
     drawn = components is None and init == "random" and not tied
     if components is None:
@@ -78,7 +79,6 @@ def fresh_weights(
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,
         threshold=torch.zeros((), dtype=dtype, device=device) if threshold else None,
-        thresholds=None if thresholds is None else torch.full((p,), thresholds, dtype=dtype, device=device),
         magnitude_log_gain=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         magnitude_bias=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         alpha=None if alpha is None else torch.full((), alpha, dtype=dtype, device=device),
@@ -87,6 +87,9 @@ def fresh_weights(
         surrogate_bias=torch.zeros(targets.shape[1], dtype=dtype, device=device) if surrogate else None,
         skip=tensor(linear) if skip else None,
     )
+    if thresholds:
+        cut = select_in_batch(weights.all_scores(tensor(inputs[:1024])), k)[1]
+        weights.thresholds = cut.clamp_min(0).repeat(p)
     if importance:
         gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))
         weights.importance_gain = torch.full((), gain, dtype=dtype, device=device)
