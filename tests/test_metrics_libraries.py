@@ -27,6 +27,7 @@ def arguments():
     F = np.concatenate([F_true + 0.3 * rng.standard_normal(F_true.shape), rng.standard_normal((3, 8))])
     Z = np.concatenate([Z_true, rng.standard_normal((80, 3))], axis=1) * (rng.random((80, 9)) < 0.8)
     floats = {"Z": Z, "F": F, "Z_true": Z_true, "F_true": F_true, "Y": Z_true @ F_true, "Y_hat": Z @ F}
+    floats |= {"Y_predicted": Z @ F, "Y_projected": 0.9 * Z_true @ F_true}
     return {name: value.astype(np.float32) for name, value in floats.items()} | {
         "parents": parents,
         "matching": np.array([0, 1, 2, 3, 4, 8]),
@@ -35,8 +36,9 @@ def arguments():
 
 def call(metric, given):
     # Y is the data where it is the first argument, and an option elsewhere.
-    names = [each for each in inspect.signature(metric).parameters if each in given]
-    return metric(**{name: given[name] for name in names})
+    parameters = inspect.signature(metric).parameters
+    fixed = {"random_state": 0} if "random_state" in parameters else {}
+    return metric(**{name: given[name] for name in parameters if name in given}, **fixed)
 
 
 def flat(result):
