@@ -27,10 +27,13 @@ def score(cell):
 
 
 class Plan:
-    """The cells of some methods on one data set; ``data_of`` gives it for a seed, the same one or one for each."""
+    """The cells of some methods on one data set; ``data_of`` gives it for a seed, the same one or one for each.
 
-    def __init__(self, cells, data_of, settings):
-        self.cells, self.data_of, self.settings = cells, data_of, settings
+    ``score`` of a cell, the lower the better, decides between learning rates.
+    """
+
+    def __init__(self, cells, data_of, settings, score=score):
+        self.cells, self.data_of, self.settings, self.score = cells, data_of, settings, score
 
     def spec(self, method, k, seed, rate=None, n_steps=None):
         settings = self.settings
@@ -59,14 +62,14 @@ class Plan:
         """Rates tried so far and their FVU, the default as None first."""
         k, seed = self.settings.tune_k, self.settings.seeds[0]
         rates = [None, *self.rates(method)]
-        return {rate: score(self.known(method, k, seed, rate)) for rate in rates} if method.rates else {}
+        return {rate: self.score(self.known(method, k, seed, rate)) for rate in rates} if method.rates else {}
 
     def rates(self, method):
         """The grid of a method, longer by what its results so far ask for."""
         rates = sorted(method.rates)
         for _ in range(self.settings.more_rates if len(rates) > 1 else 0):
             k, seed = self.settings.tune_k, self.settings.seeds[0]
-            scores = {rate: score(self.known(method, k, seed, rate)) for rate in rates}
+            scores = {rate: self.score(self.known(method, k, seed, rate)) for rate in rates}
             best = min(scores, key=scores.get)
             if scores[best] == float("inf") or float("inf") in (scores[rates[0]], scores[rates[-1]]):
                 break  # not all known yet, or the end of the grid does not train at all
