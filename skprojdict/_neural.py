@@ -27,6 +27,7 @@ from ._validation import (
     resolve_n_components,
     resolve_n_nonzero,
     shape_kept,
+    torch_device,
     validate_rows,
     validate_second_view,
 )
@@ -380,17 +381,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             if isinstance(where, torch.device):
                 return where
             return torch.device("cuda", where.id) if "cupy" in array_namespace(X).__name__ else torch.device("cpu")
-        try:
-            where = torch.device(self.device)
-            torch.empty(0, device=where)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise ValueError(
-                f"device={self.device!r} is not a device that torch can use here ({str(error).splitlines()[0]}). Name "
-                "one that is, such as 'cpu' or 'cuda', or leave device=None to train where X is."
-            ) from error
-        if where.type == "meta":
-            raise ValueError("device='meta' holds no numbers to train on. Name another device, or leave device=None.")
-        return where
+        return torch_device(self.device)
 
     def _train(self, progress, X, Y, y):
         """Minibatch steps with callbacks; one iteration is a pass over the rows, or 100 steps of a longer one."""

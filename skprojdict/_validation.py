@@ -120,6 +120,23 @@ def _array_options(X, min_samples):
     return {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_samples}
 
 
+def torch_device(name):
+    """The device that a user named, tried with an empty tensor."""
+    import torch
+
+    try:
+        where = torch.device(name)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device={name!r} is not a device that torch can use here ({str(error).splitlines()[0]}). Name one that is, "
+            "such as 'cpu' or 'cuda', or leave device=None to compute where the data are."
+        ) from error
+    if where.type == "meta":
+        raise ValueError("device='meta' holds no numbers to train on. Name another device, or leave device=None.")
+    return where
+
+
 def check_finite(X, name):
     """Raise a ValueError that names the first row with NaN or infinity."""
     xp = array_namespace(X)

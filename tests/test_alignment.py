@@ -105,6 +105,16 @@ def test_orthonormal_interchange_is_that_of_pyvene(rng):
     assert_allclose(interchange(base, source, R.T), out, atol=1e-5)
 
 
+def test_activations_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="directions have 2 columns, but base has 3"):
+        interchange(np.zeros((4, 3)), np.ones((4, 3)), np.eye(2))
+
+
+def test_base_of_another_library_than_the_directions_is_refused():
+    with pytest.raises(TypeError, match="directions are of torch"):
+        interchange(np.zeros((4, 2)), np.ones((4, 2)), torch.eye(2))
+
+
 # ---- stacks
 
 
@@ -262,3 +272,19 @@ def test_a_source_of_other_size_is_refused(stack):
         Intervention(torch.eye(4)).on(stack, "layers.1", source=torch.zeros(5, 4)),
     ):
         stack(BASE)
+
+
+def test_a_layer_of_other_width_than_the_directions_is_refused(stack):
+    source = Site(stack, "layers.1").read(SOURCE)
+    with (
+        pytest.raises(ValueError, match="directions have 3 columns, but layer 'layers.1' puts out 4"),
+        Intervention(torch.eye(3)).on(stack, "layers.1", source=source),
+    ):
+        stack(BASE)
+
+
+def test_a_source_may_be_numpy(stack):
+    source = Site(stack, "layers.1").read(SOURCE)
+    with torch.no_grad(), Intervention(np.eye(4)).on(stack, "layers.1", source=source.numpy()):
+        swapped = stack(BASE)
+    assert_allclose(swapped.numpy(), stack(SOURCE).detach().numpy(), atol=1e-6)

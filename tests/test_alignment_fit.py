@@ -108,6 +108,8 @@ def test_selection_depends_on_the_concept_alone(rng):
         ({"concepts": np.zeros(7, dtype=int)}, "concepts must have one row"),
         ({"sample_weight": -np.ones(40)}, "sample_weight"),
         ({"context": np.zeros(9, dtype=int)}, "context must have one row"),
+        ({"labels": np.full(40, 5)}, "labels must be classes of the model, 0 to 1, got 5"),
+        ({"labels": np.full(40, -1)}, "labels must be classes of the model, 0 to 1, got -1"),
     ],
 )
 def test_bad_input_is_named(rng, change, message):
@@ -127,6 +129,30 @@ def test_an_unknown_label_is_refused(rng):
         search.intervene(base, source, np.full(40, 5))
     with pytest.raises(ValueError, match="columns"):
         search.intervene(base[:, :2], source[:, :2], concepts)
+
+
+def test_a_model_that_fails_is_told_what_it_was_given(rng):
+    """The model's own error, with a note on what a search passes to it."""
+    base, source, labels, concepts, asked = examples(TwoReadings(), rng, 40)
+    whole = torch.nn.Linear(D + 1, 2)
+    with pytest.raises(RuntimeError) as caught:
+        DistributedAlignmentSearch(whole, 1, max_steps=2).fit(base, source, labels, concepts)
+    assert "The model was called with activations of shape (40, 6) and no context" in caught.value.__notes__[0]
+    search = DistributedAlignmentSearch(TwoReadings(), 1, max_steps=2)
+    search.fit(base, source, labels, concepts, context=asked)
+    with pytest.raises(TypeError) as caught:
+        search.predict(base, source, concepts)
+    assert "no context" in caught.value.__notes__[0]
+    with pytest.raises(TypeError) as caught:
+        search.predict(base, source, concepts, context=(asked, asked))
+    assert "2 contexts" in caught.value.__notes__[0]
+
+
+def test_a_device_that_is_not_there_is_named(rng):
+    base, source, labels, concepts, asked = examples(TwoReadings(), rng, 40)
+    search = DistributedAlignmentSearch(TwoReadings(), 1, max_steps=2, device="moon")
+    with pytest.raises(ValueError, match="device='moon' is not a device"):
+        search.fit(base, source, labels, concepts, context=asked)
 
 
 def test_the_network_is_left_as_it_was(rng):

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from .._array import array_namespace, cho_solve, cholesky, device, nonzero_rows, to_numpy
+from .._array import array_namespace, cho_solve, cholesky, device, nonzero_rows, to_numpy, to_torch
 from ..solvers.systems import scaled_gram
 from .hooks import patched
 
@@ -118,7 +118,20 @@ class Intervention:
         """
         if tuple(base.shape) != tuple(source.shape):
             raise ValueError(f"base and source must have one shape, got {tuple(base.shape)} and {tuple(source.shape)}.")
+        libraries = [array_namespace(each).__name__.split(".")[-1] for each in (self.directions, base, source)]
+        if len(set(libraries)) > 1:
+            raise TypeError(
+                "directions are of {}, base of {} and source of {}: bring them to one library.".format(*libraries)
+            )
+        self._check_width(base.shape[-1], "base has")
         return base + self.project(source - base)
+
+    def _check_width(self, n_columns, what):
+        if n_columns != self.directions.shape[1]:
+            raise ValueError(
+                f"directions have {self.directions.shape[1]} columns, but {what} {n_columns}: pass activations of the "
+                "site that the directions were found at."
+            )
 
     def on(self, model, layer, *, source, position=None):
         """Run a network with this interchange at one of its layers.
@@ -128,7 +141,7 @@ class Intervention:
         model : torch.nn.Module
         layer : str
             Name of the layer whose output is changed, as ``model.named_modules()`` spells it: "layers.2".
-        source : tensor
+        source : array or tensor
             Activations to copy from, of the shape that the layer puts out (at ``position``).
         position : int, default=None
             For outputs (n_samples, n_positions, n_features): the position that is changed. None: all.
@@ -150,8 +163,9 @@ class Intervention:
         """
 
         def change(activations):
+            self._check_width(activations.shape[-1], f"layer {layer!r} puts out")
             flat = activations.reshape(-1, activations.shape[-1])
-            other = source.to(activations).reshape(-1, source.shape[-1])
+            other = (source if _is_tensor(source) else to_torch(source)).to(activations).reshape(-1, source.shape[-1])
             if other.shape != flat.shape:
                 raise ValueError(
                     f"source has shape {tuple(source.shape)}, but layer {layer!r} puts out {tuple(activations.shape)} "

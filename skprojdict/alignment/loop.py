@@ -67,6 +67,8 @@ def train(module, model, rows, concepts, *, learning_rate, batch_size, n_steps, 
         present, ids = torch.unique(ids, return_inverse=True)
         subspaces, penalty = module(concepts[present], step / n_steps)
         logits = logits_of(model, base + subspaces.apply(source - base, ids), context)
+        if step == 0:
+            check_classes(rows[2], logits.shape[1])
         errors = nn.functional.cross_entropy(logits, labels, reduction="none")
         loss = (weight * errors).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny) + penalty
         value = float(loss.detach())
@@ -103,13 +105,38 @@ def logits_of(model, activations, context):
         If the model does not return a tensor of one row of logits for each activation.
     """
     dtype = next((p.dtype for p in parameters_of(model) if p.is_floating_point()), activations.dtype)
-    logits = model(activations.to(dtype), *context)
+    try:
+        logits = model(activations.to(dtype), *context)
+    except Exception as error:
+        error.add_note(
+            f"The model was called with activations of shape {tuple(activations.shape)} and {_contexts(context)}. It "
+            "must be the rest of the network, from the site on (Site(network, layer).resume is); what else it takes "
+            "goes into context, at fit and later."
+        )
+        raise
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.shape[0] != activations.shape[0]:
         raise ValueError(
             f"model must return logits of shape (n_samples, n_classes) for {activations.shape[0]} activations, got "
             f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}."
         )
     return logits.to(activations.dtype)
+
+
+def _contexts(context):
+    if not context:
+        return "no context"
+    shapes = ", ".join(str(tuple(each.shape)) for each in context)
+    return f"{len(context)} context{'s' * (len(context) > 1)} of shape {shapes}"
+
+
+def check_classes(labels, n_classes):
+    """Refuse labels that the model has no logit for."""
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= n_classes:
+        raise ValueError(
+            f"labels must be classes of the model, 0 to {n_classes - 1}, got {least if least < 0 else most}. Number "
+            "them as the columns of its logits."
+        )
 
 
 def module_of(model):

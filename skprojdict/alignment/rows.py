@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._array import to_torch
-from .._validation import check_finite
+from .._validation import check_finite, torch_device
 
 
 class Rows(NamedTuple):
@@ -24,8 +24,9 @@ def rows_of(base, source, context, target_device):
     ------
     ValueError
         Naming the argument: not 2-d, other shapes, NaN or infinity (with the first such row), a context of another
-        length.
+        length, a device that is not there.
     """
+    target_device = None if target_device is None else torch_device(target_device)
     tensors = {}
     for name, values in (("base", base), ("source", source)):
         if len(getattr(values, "shape", ())) != 2:
