@@ -129,8 +129,8 @@ def torch_device(name):
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"device={name!r} is not a device that torch can use here ({str(error).splitlines()[0]}). Name one that is, "
-            "such as 'cpu' or 'cuda', or leave device=None to compute where the data are."
+            f"device={name!r} is not a device that torch can use here ({str(error).splitlines()[0]}). Name one that "
+            "is, such as 'cpu' or 'cuda', or leave device=None to compute where the data are."
         ) from error
     if where.type == "meta":
         raise ValueError("device='meta' holds no numbers to train on. Name another device, or leave device=None.")
