@@ -22,7 +22,6 @@ from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 pro
     move_to,
     supported_float_dtypes,
 )
-from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as effective_n_threads  # private in 1.9
 
 __all__ = [
     "OnTensors",
@@ -38,7 +37,6 @@ __all__ = [
     "chunk_rows",
     "detached",
     "device",
-    "effective_n_threads",
     "from_torch",
     "gather_room",
     "gather_rows",
@@ -85,6 +83,11 @@ def top_k(values, k):
     Which of several equal entries at the cut is taken depends on the library; array-api-strict takes the first.
     """
     xp = array_namespace(values)
+    if _long_rows(values, k, xp):
+        from .kernels.largest import largest_rows
+
+        found, indices = largest_rows(to_numpy(values), k)
+        return asarray_like(found, values), asarray_like(indices, values, dtype=xp.int64)
     if is_torch_namespace(xp):
         return _top_k_of_groups(values, k) if values.device.type == "cpu" else _torch_top_k(values, k)
     if (is_numpy_namespace(xp) or is_cupy_namespace(xp)) and k < values.shape[1]:
@@ -96,6 +99,22 @@ def top_k(values, k):
         return xp.take_along_axis(values, part, axis=1), part
     indices = xp.argsort(values, axis=1, descending=True, stable=True)[:, :k]
     return xp.take_along_axis(values, indices, axis=1), indices
+
+
+# Numba's kernel looks at rows that are so many times longer than k, where a call has so many entries.
+LONG_ROWS, MANY_ENTRIES = 8, 1 << 19
+
+
+def _long_rows(values, k, xp):
+    """Whether the compiled top-k is to be used. It has no gradient."""
+    n, p = values.shape
+    if n * p < MANY_ENTRIES or not 0 < LONG_ROWS * k <= p:
+        return False
+    if is_torch_namespace(xp):
+        here = values.device.type == "cpu" and not (values.requires_grad and xp.is_grad_enabled())
+    else:
+        here = is_numpy_namespace(xp)
+    return here and values.dtype in (xp.float32, xp.float64) and has_numba()
 
 
 # torch.topk on a CPU spends 3 ns on every entry, a maximum over groups of strided columns a tenth of that.

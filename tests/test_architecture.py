@@ -89,9 +89,23 @@ def test_formats_know_each_other_only(source):
         assert not [module for module in own(source) if not within(module, ["skprojdict", "formats"])]
 
 
-def test_solvers_know_arrays_and_each_other_only(source):
+def test_kernels_know_each_other_only(source):
+    if name_of(source).startswith("kernels/"):
+        assert not [module for module in own(source) if not within(module, ["skprojdict", "kernels"])]
+
+
+def test_numba_is_loaded_by_the_call_that_it_pays_for(source):
+    if name_of(source).startswith("kernels/"):
+        return
+    assert not [each.module for each in imports_of(source) if within(each.module, ["numba"])]
+    kernels = [each for each in imports_of(source) if within(each.module, ["skprojdict.kernels"])]
+    assert all(each.inside_function or within(each.module, ["skprojdict.kernels.threads"]) for each in kernels)
+
+
+def test_solvers_know_arrays_kernels_and_each_other_only(source):
     if name_of(source).startswith("solvers/"):
-        assert not [module for module in own(source) if not within(module, ["skprojdict", "_array", "solvers"])]
+        below = ["skprojdict", "_array", "kernels", "solvers"]
+        assert not [module for module in own(source) if not within(module, below)]
 
 
 def test_training_knows_arrays_solvers_sources_and_formats_only(source):
@@ -106,7 +120,7 @@ def test_sources_know_formats_and_each_other_only(source):
 
 
 def test_validation_and_array_know_nothing_above_them():
-    assert own(PACKAGE / "_array.py") <= {"skprojdict"}
+    assert not [module for module in own(PACKAGE / "_array.py") if not within(module, ["skprojdict", "kernels"])]
     below = ["skprojdict", "_array", "sources"]
     assert not [module for module in own(PACKAGE / "_validation.py") if not within(module, below)]
 

@@ -232,7 +232,7 @@ def test_threads_do_not_change_the_code(n_threads, monkeypatch):
     monkeypatch.setattr(omp, "has_numba", lambda: True)
     Y, F = make_problem(n=333)
     one = code(Y, F, 5, method="ols", form="gram")
-    monkeypatch.setattr("skprojdict.solvers.compiled_pursuit.effective_n_threads", lambda: n_threads)
+    monkeypatch.setattr("skprojdict.kernels.threads.effective_n_threads", lambda: n_threads)
     many = code(Y, F, 5, method="ols", form="gram")
     for a, b in zip(one, many, strict=True):
         assert_array_equal(a, b)

@@ -1,24 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The Gram form of pursuit around its compiled kernels: rows in, codes out, on as many threads as one may use."""
 
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-
 import numpy as np
 
-from .._array import array_namespace, asarray_like, effective_n_threads, to_numpy
-from .compiled import pursue
-
-# Fewer rows are not worth a thread.
-ROWS_A_THREAD = 64
+from .._array import array_namespace, asarray_like, to_numpy
+from ..kernels.threads import over_rows
 
 
 def pursue_compiled(F, k, tol, method):
-    """A function that codes rows (n, d) in unit-norm (or zero) atoms F (p, d): ``(indices, coefs, n_nonzero)``.
+    """A function that codes rows (n, d) in unit-norm (or zero) atoms F (p, d): ``(indices, coefs, n_nonzero)``."""
+    from ..kernels.pursuit import pursue
 
-    The threads are ours and the kernels leave the BLAS alone, which has done its part by then: two pools never work at
-    the same time.
-    """
     like, integer = F, array_namespace(F).int64
     F = np.require(to_numpy(F), requirements=["C", "W"])  # other layouts would be compiled anew
     kind, p = F.dtype, F.shape[0]
@@ -59,14 +51,7 @@ def pursue_compiled(F, k, tol, method):
                 *codes,
             )
 
-        n_threads = min(effective_n_threads(), max(1, n // ROWS_A_THREAD))
-        bounds = [n * i // n_threads for i in range(n_threads + 1)]
-        parts = [slice(*pair) for pair in pairwise(bounds)]
-        if n_threads == 1:
-            work(parts[0])
-        else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(work, parts))
+        over_rows(work, n)
         return (
             asarray_like(indices, like, dtype=integer),
             asarray_like(coefs, like),

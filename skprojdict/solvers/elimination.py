@@ -2,6 +2,7 @@
 """Backward elimination: which of many candidate atoms explain a row best."""
 
 from .._array import add_to_diagonal, array_namespace, cho_inverse, cholesky, chunk_rows, device, take_along_rows
+from .compiled_rows import compiled_pays, ranking_compiled
 from .ridge import map_rows
 from .systems import gram, inner
 
@@ -55,6 +56,8 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     Hassibi and Stork (1992). Second order derivatives for network pruning: optimal brain surgeon. The criterion.
     """
     weights = weights / RIDGE if exact else weights
+    if exact and compiled_pays(components, *indices.shape):
+        return ranking_compiled(Y, components, indices, weights, k)
 
     def solve(X, w, y):
         xp = array_namespace(X)

@@ -164,7 +164,7 @@ def code_statistics(indices, coefs, Y, n_components):
     n, k = indices.shape
     here = is_numpy_namespace(xp) or (is_torch_namespace(xp) and where.type == "cpu")
     if here and has_numba():
-        from .compiled import accumulate
+        from ..kernels.pursuit import accumulate
 
         # Other layouts, and memory that may not be written to, would be compiled anew.
         parts = [np.require(to_numpy(part), requirements=["C", "W"]) for part in (indices, coefs, Y)]

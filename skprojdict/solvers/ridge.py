@@ -16,8 +16,9 @@ from .._array import (
     rows_a_chunk,
     smaller_chunk,
 )
+from .compiled_rows import compiled_pays, products_compiled, project_compiled
 from .nonnegative import nonnegative_coefficients
-from .systems import combine, factorise, inner, scaled_gram
+from .systems import combine, factorise, inner, safe_pivots, scaled_gram
 
 
 class Projection(NamedTuple):
@@ -84,8 +85,15 @@ def project(
         beta = factorise(X, w, **options).of_target(y)
         return beta, combine(X, beta)
 
-    rows = map_rows(solve, Y, components, indices, weights, chunk_size=chunk_size, ragged=ragged, wide=(True, False))
-    return Projection(*rows)
+    def gathered(Y, indices, weights):
+        shape = {"chunk_size": chunk_size, "ragged": ragged, "wide": (True, False)}
+        return map_rows(solve, Y, components, indices, weights, **shape)
+
+    if solver == "cholesky" and compiled_pays(components, *indices.shape):
+        bounds = safe_pivots(components, indices.shape[1], exact=exact)
+        given = Y, components, indices, weights
+        return Projection(*project_compiled(*given, exact=exact, bounds=bounds, spare=gathered))
+    return Projection(*gathered(Y, indices, weights))
 
 
 def effective_dimension(components, indices, weights, *, exact=False, chunk_size="auto", ragged=False):
@@ -173,6 +181,8 @@ def nonnegative_support(Y, components, indices, weights, *, exact=False, chunk_s
 
 def sampled_products(table, indices, values, *, chunk_size="auto"):
     """``<table[indices_ij], values_i>`` (n, K): the entries of ``values @ table.T`` that a support asks for."""
+    if compiled_pays(table, *indices.shape):
+        return products_compiled(table, indices, values)
     return map_rows(lambda X, w, v: (inner(X, v),), values, table, indices, indices, chunk_size=chunk_size)[0]
 
 

@@ -134,7 +134,7 @@ def _checked_cholesky(A):
     xp = array_namespace(A)
     factor = cholesky(A)
     pivots = xp.linalg.diagonal(factor)
-    smallest = 16 * A.shape[-1] * float(xp.finfo(A.dtype).eps)
+    smallest = _swamped_below(A.shape[-1], A.dtype, xp)
     safe = xp.all(pivots * pivots > smallest * xp.linalg.diagonal(A), axis=-1)  # NaN pivots compare false
     swamped = nonzero_rows(~safe)
     if swamped.shape[0]:
@@ -189,6 +189,33 @@ def _ridge_by_eigh(X, weights):
         return kept - xp.sum(inverted[:, None, :] * (level[..., None] * vectors) ** 2, axis=(1, 2))
 
     return Inverse(lambda Y: of_vector(inner(X, Y)), of_vector, dimension)
+
+
+def _swamped_below(size, dtype, xp):
+    """Pivots below this share of their diagonal entry are those of rounding."""
+    return 16 * size * float(xp.finfo(dtype).eps)
+
+
+def safe_pivots(like, size, *, exact):
+    """The least relative pivots of a system that Cholesky solves safely, and of one that it solves well.
+
+    Parameters
+    ----------
+    like : array
+        Of the dtype of the system.
+    size : int
+        Atoms of a row.
+    exact : bool
+        Pivots are relative to the largest diagonal entry; else, in ridge mode, to their own, and safe is well enough.
+
+    Returns
+    -------
+    safe, strong : float
+    """
+    xp = array_namespace(like)
+    if exact:
+        return _tolerances(like.dtype, xp)[1], WEAK_PIVOT
+    return (_swamped_below(size, like.dtype, xp),) * 2
 
 
 def _tolerances(dtype, xp):

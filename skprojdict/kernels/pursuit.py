@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Kernels compiled by Numba: the Gram form of pursuit, and sums over sparse codes.
 
-Importing this file needs the extra "numba". The kernels are written for one thread, and are called from as many as the
-caller may use: no pool of their own.
+Importing this file needs the extra "numba".
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit
 
-# Sums may be reordered and products fused, for vector instructions; infinities keep their meaning.
-FAST = {"contract", "nsz", "nnan", "reassoc", "arcp"}
-# error_model="numpy": a division that may raise is not vectorised.
-OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+from .compiling import FAST, compiled
 
-
-def _cached(function):
-    """Compile on the first call, and keep the result on disk where there is a place for it."""
-    try:
-        return njit(function, cache=True, **OPTIONS)
-    except RuntimeError:  # neither the folder of this file nor the user's own can be written to
-        return njit(function, **OPTIONS)
+# Nothing here meets a NaN, and maxima are vectorised only where none may come.
+_cached = compiled(FAST | {"nnan"})
 
 
 @_cached
