@@ -57,11 +57,14 @@ def run(job, fit):
     array = np.load(job["rows"], mmap_mode="r")
     n_test = job["test_rows"]
     rows, test = Rows(array[:-n_test]), np.asarray(array[-n_test:], dtype=np.float32)
+    started = time.process_time()
     learnt = fit(rows, **job["arguments"], **job["options"])
+    cpu_seconds = time.process_time() - started
     if not np.isfinite(learnt.atoms).all():
         raise FloatingPointError("the dictionary is not finite")
     report = {
         "fit_seconds": learnt.seconds,
+        "cpu_seconds": cpu_seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "learning_rate": learnt.learning_rate,
         "versions": {name: version(name) for name in [*job["distributions"], "torch", "numpy"]},

@@ -62,7 +62,8 @@ def cell(fvu, l0, k=8, seed=0, rate=None):
     return {
         "spec": spec,
         "codings": {"": coding},
-        "fit_seconds": 2.0,
+        "fit_seconds": 5.0,
+        "cpu_seconds": 2.0,
         "wall_seconds": 3.0,
         "learning_rate": rate or 1e-3,
     }
