@@ -22,7 +22,7 @@ from sklearn.feature_extraction.image import extract_patches_2d, reconstruct_fro
 from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
 
 PATCH, SIGMA = 8, 25 / 255
-clean = load_sample_image("china.jpg")[60:204, 200:360].mean(axis=2) / 255
+clean = load_sample_image("china.jpg")[64:192, 200:344].mean(axis=2) / 255
 noisy = clean + np.random.default_rng(0).normal(scale=SIGMA, size=clean.shape)
 
 patches = extract_patches_2d(noisy, (PATCH, PATCH)).reshape(-1, PATCH**2)
@@ -44,20 +44,20 @@ def denoise(model):
 # %%
 # The error at which a patch is as good as its noise allows is :math:`64\,(1.15\,\sigma)^2`, as in the paper of Elad and
 # Aharon.
-options = {"n_components": 128, "random_state": 0}
+options = {"n_components": 100, "random_state": 0}
 models = {
     "MOD, until the noise is left": MethodOfOptimalDirections(
         **options, n_nonzero_coefs=16, coder_tol=PATCH**2 * (1.15 * SIGMA) ** 2, max_iter=3
     ),
-    "Projective, k = 2": ProjectiveDictionaryLearning(**options, n_nonzero_coefs=2, max_steps=150),
-    "TopK autoencoder, k = 2": TopKDictionaryLearning(**options, n_nonzero_coefs=2, max_steps=150),
+    "Projective, k = 2": ProjectiveDictionaryLearning(**options, n_nonzero_coefs=2, max_steps=120),
+    "TopK autoencoder, k = 2": TopKDictionaryLearning(**options, n_nonzero_coefs=2, max_steps=120),
 }
 rng = np.random.default_rng(0)
-training = X[rng.choice(X.shape[0], 6000, replace=False)]
+training = X[rng.choice(X.shape[0], 4000, replace=False)]
 restored = {name: denoise(model.fit(training)) for name, model in models.items()}
 
 # %%
-figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(10, 6.2), layout="constrained")
 pictures = {"Clean": clean, "Noisy": noisy, **restored}
 for ax, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1)

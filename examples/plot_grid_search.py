@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
@@ -23,27 +23,34 @@ from skprojdict import ProjectiveDictionaryLearning
 X, y = load_digits(return_X_y=True)
 pipeline = Pipeline(
     [
-        ("dictionary", ProjectiveDictionaryLearning(96, max_steps=60, random_state=0)),
+        ("dictionary", ProjectiveDictionaryLearning(80, max_steps=40, random_state=0)),
         ("scale", MaxAbsScaler()),
         ("classify", LogisticRegression(max_iter=300)),
     ]
 )
-grid = {"dictionary__n_nonzero_coefs": [1, 3, 9], "dictionary__tied": [False, True]}
-search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+grid = {"dictionary__n_nonzero_coefs": [1, 4, 12], "dictionary__tied": [False, True]}
+folds = StratifiedKFold(2, shuffle=True, random_state=0)
+search = GridSearchCV(pipeline, grid, cv=folds).fit(X, y)
 print(search.best_params_, f"{search.best_score_:.3f}")
 
 # %%
+# The same classifier on the pixels themselves sets the mark.
+pixels = cross_val_score(Pipeline(pipeline.steps[1:]), X, y, cv=folds).mean()
 figure, ax = plt.subplots(figsize=(6.8, 4.4), layout="constrained")
 results = search.cv_results_
 for tied, marker, dash in ((False, "o", "-"), (True, "s", "--")):
     mine = np.flatnonzero(results["param_dictionary__tied"] == tied)
     k = results["param_dictionary__n_nonzero_coefs"][mine].astype(int)
-    mean, spread = results["mean_test_score"][mine], results["std_test_score"][mine]
     label = "tied encoder" if tied else "untied encoder"
-    ax.errorbar(k, mean, spread, marker=marker, linestyle=dash, capsize=3, label=label)
+    ax.plot(k, results["mean_test_score"][mine], marker=marker, linestyle=dash, label=label)
+ax.axhline(pixels, color="0.3", linestyle=":", label="the 64 pixels")
 ax.set_xlabel("Nonzero coefficients of a row, at most (count)")
-ax.set_ylabel("Accuracy (share, two folds: mean, deviation)")
+ax.set_ylabel("Accuracy (share, mean of two folds)")
 ax.set_xticks(grid["dictionary__n_nonzero_coefs"])
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()
+
+# %%
+# The mark is not reached here, but nearly so, by twelve numbers a row, each of which stands for a stroke that can be looked
+# at. Tied encoders have half as many weights, which helps where rows are as few as these.
