@@ -36,7 +36,7 @@ display.ax_.set_title("Held-out rows, a dictionary for each k")
 plt.show()
 
 # %%
-# Read it across, too: what the projection explains with four atoms takes the autoencoder about eight. The pursuit of MOD
-# tries every atom for every coefficient, and may give it either sign. The numbers are kept.
+# Read it across, too: what the projection explains with four atoms takes the autoencoder about eight. The pursuit of
+# MOD tries every atom for every coefficient, and may give it either sign. The numbers are kept.
 for name, k, fvu in zip(display.names, display.n_nonzero, display.fvu, strict=True):
     print(f"{name:20s} {k:5.2f} {fvu:.4f}")

@@ -52,5 +52,5 @@ ax.legend()
 plt.show()
 
 # %%
-# The mark is not reached here, but nearly so, by twelve numbers a row, each of which stands for a stroke that can be looked
-# at. Tied encoders have half as many weights, which helps where rows are as few as these.
+# The mark is not reached here, but nearly so, by twelve numbers a row, each of which stands for a stroke that can be
+# looked at. Tied encoders have half as many weights, which helps where rows are as few as these.

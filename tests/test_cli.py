@@ -11,9 +11,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+import skprojdict.cli.compare
 import skprojdict.cli.files
-from skprojdict import ProjectiveDictionaryLearning
-from skprojdict.cli import main
+from skprojdict import ProjectiveDictionaryLearning, ReLUDictionaryLearning, TopKDictionaryLearning
+from skprojdict.cli import main, steps
+from skprojdict.cli.parser import METHODS
 from skprojdict.datasets import make_sparse_features
 from skprojdict.metrics import fraction_of_variance_unexplained
 from skprojdict.persistence import load
@@ -62,7 +64,15 @@ def refusal(capsys, arguments):
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("projective", ["--steps", "20"]), ("topk", ["--steps", "20"]), ("mod", ["--set", "max_iter=2"])],
+    [
+        ("projective", ["--steps", "20"]),
+        ("topk", ["--steps", "20"]),
+        ("topk", ["--steps", "20", "--set", "selection=batch"]),
+        ("relu", ["--steps", "20"]),
+        ("jumprelu", ["--steps", "20"]),
+        ("gated", ["--steps", "20"]),
+        ("mod", ["--set", "max_iter=2"]),
+    ],
 )
 def test_fit_transform_and_score_agree_with_the_estimator(folder, capsys, monkeypatch, method, options):
     monkeypatch.setattr(skprojdict.cli.files, "SLAB_BYTES", 10_000)  # several slabs, as for a large file
@@ -166,6 +176,31 @@ def test_compare_writes_table_figure_and_best_dictionary(folder, capsys):
     assert (folder / "skprojdict-compare" / "compare.png").read_bytes()[:4] == b"\x89PNG"
     assert load("skprojdict-compare/best.npz").components_.shape == (16, 10)
     assert "compare.png: exists; use --force" in refusal(capsys, arguments)
+
+
+def test_compare_fits_what_is_asked_for(folder, capsys):
+    arguments = ["compare", "--data", "rows.npy", "--quick", "--steps", "200", *FIT[:4], "--methods"]
+    assert main([*arguments, "relu", "gated", "jumprelu", "topk"]) == 0
+    out = capsys.readouterr().out
+    names = ["TopK autoencoder", "ReLU autoencoder", "JumpReLU autoencoder", "Gated autoencoder"]
+    assert [line[:26].strip() for line in out.split("rows/s\n")[1].split("\n\n")[0].splitlines()] == names
+    assert "on average where a penalty decides" in out
+    assert "--methods sklearn: has nothing" in refusal(capsys, [*arguments, "sklearn"])
+
+
+def test_the_best_dictionary_is_none_that_spent_more_atoms(folder, capsys, monkeypatch):
+    def result(model, rows):
+        greedy = isinstance(model, ReLUDictionaryLearning)
+        return steps.Evaluation(0.1 if greedy else 0.5, 6.0 if greedy else 2.0, 0, 1.0)
+
+    monkeypatch.setattr(skprojdict.cli.compare, "evaluate", result)
+    options = ["--quick", "--steps", "200", *FIT[:4], "--methods", "topk", "relu"]
+    assert main(["compare", "--data", "rows.npy", *options]) == 0
+    assert isinstance(load("skprojdict-compare/best.npz"), TopKDictionaryLearning)
+
+
+def test_every_estimator_can_be_fitted_from_the_command_line():
+    assert {*METHODS.values(), "__version__"} == set(skprojdict.__all__)
 
 
 def test_compare_on_photographs(folder, capsys):

@@ -7,8 +7,14 @@ from importlib import import_module
 METHODS = {
     "projective": "ProjectiveDictionaryLearning",
     "topk": "TopKDictionaryLearning",
+    "relu": "ReLUDictionaryLearning",
+    "jumprelu": "JumpReLUDictionaryLearning",
+    "gated": "GatedDictionaryLearning",
     "mod": "MethodOfOptimalDirections",
 }
+# What "compare" fits: these, and scikit-learn's learner.
+SKLEARN = "sklearn"
+COMPARED = ("projective", "topk", "mod", SKLEARN)
 
 _DATA = "files of rows: .npy, .safetensors, HDF5 or Zarr (FILE::NAME for one of several arrays); several are shards"
 
@@ -19,6 +25,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     def _get_help_string(self, action):
         # An empty default says nothing; the help text then tells what happens.
         silent = action.default is None or action.default is False or action.default == []
+        if not silent and isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(action.default)})"
         return action.help if silent else super()._get_help_string(action)
 
 
@@ -70,19 +78,31 @@ def _add_compare(commands):
         "fit several kinds of dictionary on the same rows, and compare them",
         "Fits a projective dictionary (also coded with one refinement), a TopK sparse autoencoder, the method of\n"
         "optimal directions and scikit-learn's MiniBatchDictionaryLearning with its OMP coder on the same training\n"
-        "rows, with as many atoms and as many nonzero coefficients a row. Prints a table of held-out results and\n"
-        "writes compare.png (fidelity against sparsity, and atoms) and best.npz (our best dictionary, for\n"
-        "'skprojdict transform') into the output folder.",
+        "rows, with as many atoms and as many nonzero coefficients a row; or the methods that are asked for. Prints\n"
+        "a table of held-out results and writes compare.png (fidelity against sparsity, and atoms) and best.npz (our\n"
+        "best dictionary, for 'skprojdict transform') into the output folder.\n"
+        "relu, jumprelu and gated steer to K coefficients a row on average; see L0 for what came of it.",
         "  skprojdict compare\n"
         "  skprojdict compare --quick --output /tmp/try\n"
+        "  skprojdict compare --methods projective topk relu jumprelu gated\n"
         "  skprojdict compare --data acts.npy --n-components 2048 --n-nonzero-coefs 32",
     )
     parser.add_argument("--data", metavar="FILE.npy", help="rows to use; without it, patches of two photographs")
     parser.add_argument("--n-components", metavar="P", type=_count, default=256, help="atoms")
     parser.add_argument("--n-nonzero-coefs", metavar="K", type=_count, default=8, help="nonzero coefficients a row")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=[*METHODS, SKLEARN],
+        metavar="METHOD",
+        default=list(COMPARED),
+        help=f"what to fit, of {', '.join([*METHODS, SKLEARN])}",
+    )
     parser.add_argument("--train-rows", metavar="N", type=_count, help="training rows: the first N (default: 20000)")
     parser.add_argument("--test-rows", metavar="N", type=_count, help="held-out rows: the last N (default: 4000)")
-    parser.add_argument("--steps", metavar="N", type=_count, default=300, help="training steps of the two encoders")
+    parser.add_argument(
+        "--steps", metavar="N", type=_count, default=300, help="training steps of those that have an encoder"
+    )
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="fixes every random choice")
     parser.add_argument("--output", metavar="DIR", default="skprojdict-compare", help="folder for the results")
     parser.add_argument("--quick", action="store_true", help="a tenth of the default rows and steps: a look, no result")
@@ -103,6 +123,7 @@ def _add_fit(commands):
         "  skprojdict fit acts.npy --output model.npz --n-components 4096 --n-nonzero-coefs 32 --steps 5000\n"
         "  skprojdict fit acts.npy --output model.npz --checkpoint-dir checkpoints --resume\n"
         "  skprojdict fit acts.npy --output mod.npz --method mod --set coder=omp --set max_iter=5\n"
+        "  skprojdict fit acts.npy --output batchtopk.npz --method topk --set selection=batch\n"
         "  skprojdict fit shards/*.npy --output model.npz\n"
         "  skprojdict fit acts.safetensors::layer3 --output model.npz\n"
         "  torchrun --nproc-per-node 2 -m skprojdict fit shards/*.npy --output model.npz",
@@ -113,15 +134,15 @@ def _add_fit(commands):
         "--method",
         choices=METHODS,
         default="projective",
-        help="projective: an encoder picks atoms, least squares finds coefficients; topk: sparse autoencoder; "
-        "mod: classical dictionary learning by pursuit",
+        help="projective: an encoder picks atoms, least squares finds coefficients; topk, relu, jumprelu, gated: "
+        "sparse autoencoders; mod: classical dictionary learning by pursuit",
     )
     parser.add_argument("--n-components", metavar="P", type=_count, help="atoms (default: 8 times the columns)")
     parser.add_argument(
         "--n-nonzero-coefs",
         metavar="K",
         type=_count,
-        help="nonzero coefficients a row (default: a tenth of the columns)",
+        help="nonzero coefficients a row; on average for relu, jumprelu and gated (default: a tenth of the columns)",
     )
     parser.add_argument("--steps", metavar="N", type=_count, help="training steps (default: 20 passes over the rows)")
     parser.add_argument("--seed", metavar="S", type=_seed, help="fixes every random choice (default: 0)")

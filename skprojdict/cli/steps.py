@@ -235,7 +235,8 @@ def build_estimator(method, *, n_components, n_nonzero_coefs, steps=None, seed=0
 
     Parameters
     ----------
-    method : {"projective", "topk", "mod"}
+    method : str
+        One of ``METHODS``.
     n_components, n_nonzero_coefs, steps, seed
         As on the command line; ``steps`` may be None.
     settings : dict, default=None
@@ -281,7 +282,7 @@ def _checkpoint_settings(options):
         flag = "--resume" if options.resume else "--checkpoint-every"
         raise InputError(f"{flag}: needs --checkpoint-dir, the folder of the checkpoints.")
     if given and options.method == "mod":
-        raise InputError("--checkpoint-dir: mod writes no checkpoints; leave it out, or fit projective or topk.")
+        raise InputError("--checkpoint-dir: mod writes no checkpoints; leave it out, or fit another method.")
     return given
 
 
