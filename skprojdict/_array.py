@@ -44,6 +44,7 @@ __all__ = [
     "has_numba",
     "is_numpy_namespace",
     "is_torch_namespace",
+    "lower_at",
     "map_chunks",
     "move_to",
     "nonzero_rows",
@@ -204,6 +205,23 @@ def take_along_rows(values, indices, axis=1):
     if is_torch_namespace(xp):  # its take_along_dim spends as long again on indices below zero
         return values.gather(axis, indices)
     return xp.take_along_axis(values, indices, axis=axis)
+
+
+def lower_at(values, indices, mask):
+    """``values`` (n, p) with minus infinity at the ``indices`` (n, k) of each row where ``mask`` holds.
+
+    Elsewhere indices may point anywhere, also where another one of the row does. May change ``values`` in place, since
+    a pass over all of them costs more than the few that change.
+    """
+    xp = array_namespace(values)
+    if is_torch_namespace(xp):
+        return values.scatter_reduce_(1, indices, xp.where(mask, -math.inf, math.inf).to(values.dtype), "amin")
+    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
+        rows, columns = xp.nonzero(mask)
+        values[rows, indices[rows, columns]] = -math.inf
+        return values
+    chosen = scatter_rows(indices, xp.astype(mask, values.dtype), values.shape[1]) > 0
+    return xp.where(chosen, xp.full_like(values, -math.inf), values)
 
 
 def scatter_rows(indices, values, n_columns):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Stacks of triangles: solved and inverted alike on both sides of the size where LAPACK is called row by row."""
+"""Stacks of triangles, solved and inverted alike on both sides of the size where LAPACK is called row by row; masks."""
 
 import array_api_strict
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from skprojdict._array import LOOPED_SIZE, cho_inverse, cho_solve, cholesky, to_numpy
+from skprojdict._array import LOOPED_SIZE, cho_inverse, cho_solve, cholesky, lower_at, to_numpy
 
 NAMESPACES = [np, torch, array_api_strict]
 SIZES = [1, LOOPED_SIZE, LOOPED_SIZE + 1, 40]
@@ -53,3 +53,19 @@ def test_arguments_are_left_alone():
     cho_inverse(factor)
     assert_allclose((factor, B)[0], kept[0], rtol=0)
     assert_allclose((factor, B)[1], kept[1], rtol=0)
+
+
+@pytest.mark.parametrize("xp", NAMESPACES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_lower_at(xp, dtype):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((9, 12)).astype(dtype)
+    indices = rng.integers(12, size=(9, 5))
+    mask = rng.random((9, 5)) > 0.5
+    indices[0], mask[0] = 4, [False, True, False, False, False]  # padding points to what is taken
+    expected = values.copy()
+    for i, j in zip(*np.nonzero(mask), strict=True):
+        expected[i, indices[i, j]] = -np.inf
+    lowered = lower_at(*(xp.asarray(array.copy()) for array in (values, indices, mask)))
+    assert to_numpy(lowered).dtype == dtype
+    assert_array_equal(to_numpy(lowered), expected)

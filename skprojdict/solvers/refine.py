@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Supports improved by solving: candidates pruned to the best k, steps of subspace pursuit, non-negative supports."""
 
-from .._array import array_namespace, device, scatter_rows, take_along_rows, top_k
+from .._array import array_namespace, device, lower_at, take_along_rows, top_k
 from .elimination import elimination_ranking
 from .penalties import precisions
 from .ridge import nonnegative_support, project, sampled_products
@@ -63,9 +63,7 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
     fitted = project(Y, components, support.indices, present, **{**solve, "exact": True})
     correlation = (Y - fitted.reconstruction) @ components.T
-    chosen = scatter_rows(support.indices, xp.astype(support.active, Y.dtype), components.shape[0]) > 0
-    lowest = xp.full_like(correlation, -float("inf"))
-    values, extra = top_k(xp.where(chosen, lowest, correlation), min(k, components.shape[0]))
+    values, extra = top_k(lower_at(correlation, support.indices, support.active), min(k, components.shape[0]))
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
     size = xp.sqrt(xp.sum(Y * Y, axis=1, keepdims=True)) + xp.sum(xp.abs(fitted.coefs), axis=1, keepdims=True)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size

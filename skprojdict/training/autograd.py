@@ -28,7 +28,13 @@ def outer_sum(indices, terms, n_rows):
     atoms and in a fixed order, so that the result is the same on every run.
     """
     k = indices.shape[1]
-    flat, order = torch.sort(indices.reshape(-1), stable=True)
+    flat = indices.reshape(-1)
+    used = None
+    if flat.device.type == "cpu" and len(terms) == 1:  # elsewhere to ask how many there are would wait for the device
+        used = terms[0][0].reshape(-1).nonzero()[:, 0]
+        flat = flat[used]
+    flat, order = torch.sort(flat, stable=True)
+    order = order if used is None else used[order]
     rows = torch.div(order, k, rounding_mode="floor")
     counts = torch.bincount(flat, minlength=n_rows)
     ends = counts.cumsum(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from .._array import chunk_rows
 from ..solvers.select import score_all
 
 
@@ -114,8 +115,10 @@ class Weights:
         grad = self.components.grad
         if grad is None:
             return
-        along = (grad * self.components).sum(1, keepdim=True)
-        grad.addcmul_(self.components, along, value=-1.0)
+        p, d = grad.shape
+        for rows in chunk_rows(p, d * grad.element_size(), "auto", grad):  # else the product alone is a pass to memory
+            own, atoms = grad[rows], self.components[rows]
+            own.addcmul_(atoms, (own * atoms).sum(1, keepdim=True), value=-1.0)
 
     @torch.no_grad()
     def renormalise(self):
