@@ -29,11 +29,13 @@ def score(cell):
 class Plan:
     """The cells of some methods on one data set; ``data_of`` gives it for a seed, the same one or one for each.
 
-    ``score`` of a cell, the lower the better, decides between learning rates.
+    ``score`` of a cell, the lower the better, decides between learning rates. ``defaults``: the default rate is run on
+    every seed beside the best one.
     """
 
-    def __init__(self, cells, data_of, settings, score=score):
+    def __init__(self, cells, data_of, settings, score=score, defaults=True):
         self.cells, self.data_of, self.settings, self.score = cells, data_of, settings, score
+        self.defaults = defaults
 
     def spec(self, method, k, seed, rate=None, n_steps=None):
         settings = self.settings
@@ -121,8 +123,9 @@ class Plan:
         return f"a cell would take {seconds / 60:.0f} min, and the limit is {self.cells.limit / 60:.0f} (--cell-limit)"
 
     def wanted(self, method):
-        """Specs of the final cells of a method: default and best rate, each k and seed."""
-        rates = dict.fromkeys((None, self.best_rate(method)))
+        """Specs of the final cells of a method: best rate and, if asked for, the default; each k and seed."""
+        best = self.best_rate(method)
+        rates = dict.fromkeys((None, best) if self.defaults else (best,))
         return [
             self.spec(method, k, seed, rate)
             for k in self.settings.ks

@@ -146,7 +146,7 @@ def main(argv=None):
         cache=args.cache,
         peer_python=args.peer_python,
     )
-    plan = Plan(cells, lambda seed: data, settings)
+    plan = Plan(cells, lambda seed: data, settings, defaults=False)
     output = args.output or (args.cache / "transcoder-quick.md" if args.quick else HERE / "results" / "transcoder.md")
     started, affine = time.perf_counter(), affine_map(data, n_inputs)
 

@@ -69,6 +69,14 @@ def test_the_best_rate_is_tuned_on_one_seed_and_used_everywhere(tmp_path, rows):
     assert all(plan.cells.known(spec) for spec in wanted)
 
 
+def test_the_default_rate_need_not_run_on_every_seed(tmp_path, rows):
+    plan = _plan.Plan(RecordedCells(tmp_path, 1e-3), lambda seed: rows, SETTINGS, defaults=False)
+    plan.run([METHOD], lambda spec, cell: None)
+    after_tuning = [s for s in plan.cells.ran if (s["arguments"]["k"], s["arguments"]["seed"]) != (4, 0)]
+    assert {s["arguments"]["learning_rate"] for s in after_tuning} == {1e-3}
+    assert len(after_tuning) == 3
+
+
 @pytest.mark.parametrize(("best", "last"), [(4e-3, 8e-3), (2.5e-4, 1.25e-4)])
 def test_a_best_rate_at_the_end_of_the_grid_lengthens_it(tmp_path, rows, best, last):
     plan = plan_of(tmp_path, rows, best=best)
