@@ -2,6 +2,7 @@
 """The page of the five purposes, from numbers alone: every table, sentence and verdict follows from them."""
 
 import math
+import re
 
 import _alignment_page as alignment
 from _report import duration, interval, machine, spread, table, versions
@@ -35,7 +36,7 @@ def verdict(outcomes, n_seeds, good=(BETTER,)):
     """Holds, does not hold or depends on what, from outcomes by setting; None stands for a setting that was not run."""
     known = {setting: outcome for setting, outcome in outcomes.items() if outcome is not None}
     if not known:
-        return "not measured yet"
+        return NOTHING
     fine = [setting for setting, outcome in known.items() if outcome in good]
     if len(fine) == len(known):
         text = "holds"
@@ -99,8 +100,28 @@ def fewest(n_seeds, here):
 # ---- the page
 
 
-def page(aligned, found, rows, trials, seeds, quick=False):
-    """The whole page as text."""
+NOTHING = "not measured yet"
+KEPT = "*Kept from the page of "
+
+
+def earlier(text):
+    """Title, verdict and lines of every purpose that an earlier page had measured, by title."""
+    date = re.search(r"; (\d{4}-\d\d-\d\d)\.$", text, flags=re.MULTILINE)
+    verdicts = dict(re.findall(r"^\| (.+?) \| (.+) \|$", text, flags=re.MULTILINE))
+    kept = {}
+    for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]:
+        heading, *body = part.rstrip().splitlines()
+        title = heading.removeprefix("## ").partition(". ")[2]
+        if date is None or verdicts.get(title, NOTHING).startswith(NOTHING):
+            continue
+        if not any(line.startswith(KEPT) for line in body):
+            body = ["", f"{KEPT}{date[1]}: its trials are not in this cache.*", *body]
+        kept[title] = (title, verdicts[title], [heading, *body])
+    return kept
+
+
+def page(aligned, found, rows, trials, seeds, quick=False, before=""):
+    """The whole page as text; of purposes without a single trial, what the page ``before`` says."""
     sections = {section.title: (section, methods) for section, methods in aligned}
     searches = [t for _, methods in aligned for by_seed in methods.values() for t in by_seed.values()]
     used = [*searches, *trials]
@@ -112,6 +133,8 @@ def page(aligned, found, rows, trials, seeds, quick=False):
         purpose_4(found, rows),
         purpose_5(found, rows),
     ]
+    kept = earlier(before)
+    parts = [kept.get(part[0], part) if part[1].startswith(NOTHING) else part for part in parts]
     lines = [
         "# The paper's five purposes",
         "",

@@ -8,7 +8,8 @@
 
 Purposes 1 and 2 take the networks and searches of ``benchmarks/alignment.py``, trials included. Purposes 3 to 5 fit the
 package's own dictionaries to rows whose features are known, and to the rows of ``--data`` where it is given; other
-libraries are compared in ``fidelity.py`` and ``recovery.py``. Writes ``docs/purposes.md``.
+libraries are compared in ``fidelity.py`` and ``recovery.py``. Writes ``docs/purposes.md``; a purpose of which no trial
+is in the cache keeps what the page said of it, with its date.
 """
 
 import argparse
@@ -205,7 +206,8 @@ def main(argv=None):
         found, used = results(fits, rows, seeds)
         aligned = alignment.results(searches, sections, seeds)
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, page(aligned, found, rows, used, seeds, quick=args.quick))
+        before = output.read_text(encoding="utf-8") if output.exists() and not args.quick else ""
+        write_whole(output, page(aligned, found, rows, used, seeds, quick=args.quick, before=before))
     print(f"written to {output}")
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Benchmarks of alignment and of the five purposes: their plans, their verdicts, and pages that follow from numbers."""
 
+import datetime
 import importlib.util
 import json
 import math
@@ -272,6 +273,15 @@ def test_the_page_of_purposes_follows_from_its_numbers():
     assert "| An encoder tied to the dictionary becomes tolerable | holds |" in text
     assert "| Less feature absorption and splitting | does not hold |" in text  # the leak grows
     assert "overlap 0.03: on 1 of 1 kinds of rows, for -0.050 of explained variance" in text
+
+    # A run without the trials keeps what the page said, with the date of that page, however often.
+    told = text.replace(str(datetime.date.today()), "2020-02-02")
+    for _ in range(2):
+        told = words.page(empty, {rows[0].title: {}}, rows, [], 5, before=told)
+    assert "| More variance explained at a given sparsity | holds |" in told
+    assert told.count("*Kept from the page of 2020-02-02: its trials are not in this cache.*") == 3
+    assert "overlap 0.03: on 1 of 1 kinds of rows" in told
+    assert "| A smaller footprint for alignment search | not measured yet |" in told
 
 
 # ---- the numbers
