@@ -15,6 +15,7 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import array_namespace, device, is_cupy_namespace, is_numpy_namespace, is_torch_namespace
 from scipy.linalg import get_lapack_funcs
+from sklearn import get_config
 from sklearn.utils import _align_api_if_sparse as align_sparse  # private in 1.9: the global option `sparse_interface`
 from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 proposes to publish them
     check_same_namespace,
@@ -60,6 +61,7 @@ __all__ = [
     "to_torch",
     "top_k",
     "uninitialised",
+    "unwrapped",
 ]
 
 # One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
@@ -465,6 +467,20 @@ def to_torch(x, target_device=None):
             x = x.copy()  # torch warns on read-only memory and has no negative strides
         tensor = torch.from_numpy(x)
     return tensor if target_device is None else tensor.to(target_device)
+
+
+def unwrapped(x):
+    """A tensor without its history of gradients; anything else as it is.
+
+    Without array API dispatch scikit-learn reads a tensor as float64, whatever it is, so that one in the host's memory
+    becomes the NumPy array of its own dtype here (float32 for bfloat16, which NumPy does not have).
+    """
+    if not array_api_compat.is_torch_array(x):
+        return x
+    x = x.detach()
+    if get_config()["array_api_dispatch"] or x.device.type != "cpu" or str(x.layout) != "torch.strided":
+        return x
+    return (x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy()
 
 
 def detached(x):

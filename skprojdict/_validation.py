@@ -12,13 +12,13 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from ._array import (
     array_namespace,
     asarray_like,
-    detached,
     get_namespace_and_device,
     is_numpy_namespace,
     move_to,
     slabs,
     supported_float_dtypes,
     to_numpy,
+    unwrapped,
 )
 from .sources import ForwardRows, RowSource, is_source, open_rows
 
@@ -46,7 +46,7 @@ def validate_rows(estimator, X, *, reset, min_samples=1):
                 f"{X.shape[1]} feature(s) while a minimum of {min_samples} sample(s) and 1 feature is required."
             )
         return X
-    X = detached(X)
+    X = unwrapped(X)
     X = validate_data(estimator, X, reset=reset, **_array_options(X, min_samples))
     check_finite(X, "X")
     return X
@@ -80,7 +80,7 @@ def validate_second_view(estimator, X, y):
         )
     if is_source(y) or isinstance(X, (RowSource, ForwardRows)):
         return _second_source(X, y)
-    y = detached(y)
+    y = unwrapped(y)
     xp, _, device = get_namespace_and_device(X)
     own, _, own_device = get_namespace_and_device(y)
     if hasattr(y, "dtype") and (own is not xp or own_device != device):

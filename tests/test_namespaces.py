@@ -143,3 +143,27 @@ def test_numpy_rows_train_on_a_named_gpu(Estimator):
     assert isinstance(model.components_, np.ndarray)
     on_cpu = Estimator(**SMALL).fit(X)
     assert model.score(X) == pytest.approx(on_cpu.score(X), abs=0.02)
+
+
+@pytest.mark.parametrize("form", ["exact", "topk", "mod"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_without_dispatch_are_numpy_arrays_of_their_dtype(form, dtype):
+    torch = pytest.importorskip("torch")
+    X = data(dtype)
+    expected = sklearn.base.clone(FORMS[form]).fit(X)
+    tensor = torch.tensor(X, requires_grad=True)
+    model = sklearn.base.clone(FORMS[form]).fit(tensor)
+    assert model.components_.dtype == dtype
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    codes = model.transform(tensor)
+    assert isinstance(codes, np.ndarray)
+    assert codes.dtype == dtype
+    np.testing.assert_array_equal(codes, expected.transform(X))
+
+
+def test_bfloat16_without_dispatch_becomes_float32():
+    torch = pytest.importorskip("torch")
+    X = torch.tensor(data("float32")).bfloat16()
+    model = sklearn.base.clone(FORMS["topk"]).fit(X)
+    assert model.components_.dtype == np.float32
+    np.testing.assert_array_equal(model.transform(X), model.transform(X.float().numpy()))
