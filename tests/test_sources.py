@@ -120,6 +120,27 @@ def test_going_on_in_the_middle_of_a_pass(data, monkeypatch):
         assert_array_equal(next(later)[0], batch)
 
 
+def test_the_first_batch_of_a_pass_waits_for_a_small_window(monkeypatch):
+    """Batches wait for the first window, which is small; windows double up to their limit, and two are held at most."""
+    monkeypatch.setattr("skprojdict.sources.opening.BLOCK_BYTES", 10 * 16)
+    monkeypatch.setattr(order, "WINDOW_BYTES", 640 * 16)
+    source = open_rows([np.arange(6000.0).reshape(3000, 2)])
+    asked = []
+    read = source._read
+    monkeypatch.setattr(source, "_read", lambda start, stop: asked.append(stop - start) or read(start, stop))
+    batches = order.ShuffledRows((source,), 20, np.random.RandomState(0))
+    for _ in range(3):
+        asked.clear()
+        next(batches)
+        assert sum(asked) == 40
+        ahead = []
+        for taken in range(40, 3020, 20):
+            next(batches)
+            ahead.append(sum(asked) - taken)
+        assert 600 <= max(ahead) <= 2 * 640
+        assert sum(asked) == 3000
+
+
 def test_two_views_stay_side_by_side(data):
     batches = order.ShuffledRows((open_rows([data]), open_rows([2 * data[:, :3]])), 50, np.random.RandomState(0))
     for _ in range(8):

@@ -11,6 +11,8 @@ from .opening import open_rows
 
 # Two windows are in memory at a time: the one that batches are drawn from, and the one being read.
 WINDOW_BYTES = 64 * 2**20
+# The first window of a pass has to be read before its first batch: it is so much smaller, and the next ones double.
+FIRST_SHARE = 16
 
 
 def rows(source, batch_size, random_state=None):
@@ -88,7 +90,8 @@ class ShuffledRows:
 
     def layout(self):
         """A short digest of what the order depends on besides the generator: how the rows lie, and the window."""
-        digest = hashlib.sha256(np.array([self.window_rows, *self.starts, self.n], dtype=np.int64).tobytes())
+        numbers = [FIRST_SHARE, self.window_rows, *self.starts, self.n]
+        digest = hashlib.sha256(np.array(numbers, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
     def go_on(self, rng, position):
@@ -132,14 +135,14 @@ class ShuffledRows:
                 )
 
     def _split(self, order):
-        """Cut a row of blocks into windows."""
+        """Cut a row of blocks into windows: a small one to begin with, then twice as many rows each up to the limit."""
         sizes = np.cumsum((self.stops - self.starts)[order])
         cuts: list[int] = []
-        last = 0
+        last, room = 0, self.window_rows / FIRST_SHARE
         for i, size in enumerate(sizes):
-            if size - last > self.window_rows and i and (not cuts or cuts[-1] < i):
+            if size - last > room and i and (not cuts or cuts[-1] < i):
                 cuts.append(i)
-                last = sizes[i - 1]
+                last, room = sizes[i - 1], min(2 * room, self.window_rows)
         return np.split(order, cuts)
 
 
