@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Alignment searches on a model whose causal directions are known, and the tasks and metrics around them."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from skprojdict import persistence
 from skprojdict.alignment import (
+    AttributeDictionary,
     DistributedAlignmentSearch,
     HouseholderAlignmentSearch,
     ProjectiveAlignmentSearch,
@@ -18,6 +21,7 @@ from skprojdict.alignment import (
     least_rank,
 )
 from skprojdict.alignment.tasks import EntityTask, EqualityTask
+from skprojdict.persistence import archive
 
 D = 6
 
@@ -212,3 +216,119 @@ def test_entities_answer_for_their_attributes():
     assert np.mean(told == found.labels) > 0.95  # the wanted answer is what the true counterfactual gives
     assert found.cause.any()
     assert not found.cause.all()
+
+
+# ---- files
+
+
+FORMS = {
+    "das": lambda model: DistributedAlignmentSearch(model, n_directions=1),
+    "blocks": lambda model: DistributedAlignmentSearch(model, n_directions=1, shared_rotation=True),
+    "mask": lambda model: DistributedAlignmentSearch(model, width="mask"),
+    "shared mask": lambda model: DistributedAlignmentSearch(model, width="mask", shared_rotation=True),
+    "projective": lambda model: ProjectiveAlignmentSearch(model, max_atoms=5, final_temperature=0.5),
+    "householder": lambda model: HouseholderAlignmentSearch(model, n_directions=1, hidden_size=4),
+}
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+@pytest.mark.parametrize("described", ["numbers", "names", "vectors"])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_search_comes_back_from_its_file_without_the_network(rng, name, described, ending, tmp_path):
+    model = TwoReadings()
+    base, source, labels, concepts, asked = examples(model, rng, n=200)
+    base, source = base.astype(np.float32), source.astype(np.float32)
+    if described == "names":
+        concepts = np.array(["size", "colour"])[concepts]
+    elif described == "vectors":
+        concepts = np.eye(2, dtype=np.float32)[concepts]
+    search = FORMS[name](model).set_params(max_steps=5, random_state=0)
+    search.fit(base, source, labels, concepts, context=asked)
+    persistence.save(search, tmp_path / f"search.{ending}")
+    loaded = persistence.load(tmp_path / f"search.{ending}")
+    assert loaded.model is None
+    with pytest.raises(ValueError, match=r"model is None.*set_params\(model=network\)"):
+        loaded.score(base, source, labels, concepts, context=asked)
+    for hard in (True, False):
+        expected = search.intervene(base, source, concepts, hard=hard)
+        np.testing.assert_array_equal(loaded.intervene(base, source, concepts, hard=hard), expected)
+    loaded.set_params(model=model)
+    assert loaded.report(base, source, labels, concepts, context=asked) == search.report(
+        base, source, labels, concepts, context=asked
+    )
+    assert loaded.concepts_.dtype == search.concepts_.dtype
+    for attribute in (name for name in vars(search) if name.endswith("_") and name != "hypernetwork_"):
+        np.testing.assert_array_equal(getattr(loaded, attribute), getattr(search, attribute), err_msg=attribute)
+    if name == "projective":
+        np.testing.assert_array_equal(loaded.precisions(concepts[:3]), search.precisions(concepts[:3]))
+    np.testing.assert_array_equal(
+        loaded.intervention(concepts[0])(base, source), search.intervention(concepts[0])(base, source)
+    )
+    persistence.save(loaded, tmp_path / f"again.{ending}")  # what came from a file can go into one
+
+
+def test_what_a_file_cannot_hold_of_a_search_is_said(rng, tmp_path):
+    model = TwoReadings()
+    base, source, labels, concepts, asked = examples(model, rng, n=200)
+    search = ProjectiveAlignmentSearch(model, max_steps=5, random_state=0)
+    search.fit(base, source, labels, concepts, context=asked)
+    for changed in ({"n_atoms": 7}, {"final_temperature": 0.5}, {"penalty": "softplus"}):
+        with pytest.raises(ValueError, match="changed since it was fitted"):
+            persistence.save(clone_fitted(search).set_params(**changed), tmp_path / "search.npz")
+    search.set_params(hypernetwork=torch.nn.Linear(2, 3), n_atoms=5)
+    search.fit(base, source, labels, np.eye(2)[concepts], context=asked)
+    with pytest.raises(TypeError, match=r"hypernetwork.*joblib"):
+        persistence.save(search, tmp_path / "search.npz")
+    search = HouseholderAlignmentSearch(model, hypernetwork=torch.nn.Linear(2, 3), max_steps=5, random_state=0)
+    search.fit(base, source, labels, np.eye(2)[concepts], context=asked)
+    with pytest.raises(TypeError, match=r"hypernetwork.*joblib"):
+        persistence.save(search, tmp_path / "search.npz")
+    with pytest.raises(TypeError, match="is no fitted dictionary"):
+        persistence.save_for_hub(search, tmp_path / "hub", data="None.", licence="mit")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hypernetwork_is_trained_in_the_dtype_of_the_rows(rng):
+    model = TwoReadings()
+    base, source, labels, concepts, asked = examples(model, rng, n=100)
+    mine = torch.nn.Linear(2, 3)
+    search = ProjectiveAlignmentSearch(model, hypernetwork=mine, max_steps=2, random_state=0)
+    search.fit(base, source, labels, np.eye(2)[concepts], context=asked)
+    assert next(search.hypernetwork_.parameters()).dtype == torch.float64
+    assert mine.weight.dtype == torch.float32
+
+
+def test_a_file_without_sense_is_refused(rng, tmp_path):
+    """Whatever stands in its header under a checksum that fits: ValueError, or a search whose methods are its own."""
+    model = TwoReadings()
+    base, source, labels, concepts, asked = examples(model, rng, n=100)
+    search = DistributedAlignmentSearch(model, n_directions=1, max_steps=2, random_state=0)
+    persistence.save(search.fit(base, source, labels, concepts, context=asked), tmp_path / "good.npz")
+    arrays, header = archive.read(tmp_path / "good.npz")
+    refused = 0
+    for part in ("params", "fitted"):
+        for name in [*header[part], "intervene"]:
+            for nonsense in (None, 3, "x", {}, {"list": []}, {"dict": {}}, {"array": "directions_"}, {"text": 3}):
+                changed = copy.deepcopy(header)
+                changed[part][name] = nonsense
+                archive.write(tmp_path / "bad.npz", arrays, changed)
+                try:
+                    loaded = persistence.load(tmp_path / "bad.npz")
+                except ValueError as error:
+                    refused += "bad.npz" in str(error)
+                else:
+                    assert loaded.intervene.__func__ is search.intervene.__func__
+    assert refused > 60
+
+
+def clone_fitted(search):
+    return pickle.loads(pickle.dumps(search))
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_an_attribute_dictionary_comes_back_from_its_file(rng, kind, tmp_path):
+    attributes = rng.integers(3, size=(50, 2)).astype(kind)
+    reference = AttributeDictionary().fit(rng.standard_normal((50, 4)), attributes)
+    persistence.save(reference, tmp_path / "reference.npz")
+    loaded = persistence.load(tmp_path / "reference.npz")
+    np.testing.assert_array_equal(loaded.reconstruct(attributes), reference.reconstruct(attributes))

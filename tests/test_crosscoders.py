@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 
 from skprojdict import ProjectiveDictionaryLearning
 from skprojdict.crosscoders import LayerStacker, atom_norms_per_layer, scores_per_layer
+from skprojdict.persistence import load, save
 
 SIZES = [5, 3, 8]
 
@@ -32,6 +33,22 @@ def test_every_layer_has_mean_norm_one(views):
     assert stacked.shape == (500, 16)
     for layer in np.split(stacked, np.cumsum(SIZES)[:-1], axis=1):
         assert np.linalg.norm(layer - layer.mean(axis=0), axis=1).mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_a_crosscoder_comes_back_from_its_files(views, ending, tmp_path):
+    X, layers = views
+    stacker = LayerStacker().fit(layers)
+    model = ProjectiveDictionaryLearning(16, n_nonzero_coefs=2, target="y", max_steps=5, random_state=0)
+    model.fit(X, stacker.transform(layers))
+    for name, estimator in (("stacker", stacker), ("model", model)):
+        save(estimator, tmp_path / f"{name}.{ending}")
+    stacker_, model_ = (load(tmp_path / f"{name}.{ending}") for name in ("stacker", "model"))
+    assert stacker_.layer_sizes_ == SIZES
+    for one, other in zip(
+        stacker_.inverse_transform(model_.predict(X)), stacker.inverse_transform(model.predict(X)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_list_and_a_wide_array_are_the_same(views):

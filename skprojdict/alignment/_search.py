@@ -38,6 +38,7 @@ class _AlignmentSearch(BaseEstimator):
     }
 
     _subspaces: Any
+    _not_saved: ClassVar[tuple] = ("model",)  # a network has files of its own
 
     @abstractmethod
     def _build(self, n_features, n_concepts, n_inputs, hypernetwork):
@@ -89,9 +90,12 @@ class _AlignmentSearch(BaseEstimator):
         read = reader(found.values, rows.base)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            if hypernetwork is not None:
+                hypernetwork.to(dtype=rows.base.dtype, device=rows.base.device)
             n_inputs = None if reader.table else _length(read, hypernetwork)
             module = self._build(rows.base.shape[1], found.values.shape[0], n_inputs, hypernetwork)
         module = module.to(dtype=rows.base.dtype, device=rows.base.device)
+        self._n_inputs = n_inputs
         ids = torch.from_numpy(found.ids.astype(np.int64)).to(rows.base.device)
         n, batch_size = rows.base.shape[0], min(self.batch_size, rows.base.shape[0])
         n_steps = self.max_iter * math.ceil(n / batch_size) if self.max_steps is None else self.max_steps
@@ -122,6 +126,37 @@ class _AlignmentSearch(BaseEstimator):
         self.directions_ = from_torch(hard.factors, base)
         self.rank_ = from_torch(rank, base)
         self.effective_dimension_ = from_torch(dimension, base)
+
+    def _plain_state(self):
+        """What fit stored, as arrays and numbers; :meth:`_from_plain_state` takes it up again."""
+        state: Any = self.__getstate__()
+        state = {name: value for name, value in state.items() if name not in ("_subspaces", "_reader")}
+        if state.pop("hypernetwork_", None) is not None:
+            raise TypeError(
+                "hypernetwork is a torch module, which cannot be written without pickle. Keep the search with joblib, "
+                "or fit it on what the hypernetwork makes of the concepts."
+            )
+        weights = self._subspaces.state_dict()
+        fresh = self._rebuilt()
+        if (shapes(fresh.state_dict()), plain(fresh)) != (shapes(weights), plain(self._subspaces)):
+            raise ValueError(
+                "parameters of the search were changed since it was fitted, so that they do not say any more what was "
+                "learned. Set them back, or fit again, before saving."
+            )
+        return state | {"_subspaces": {name: to_numpy(tensor) for name, tensor in weights.items()}}
+
+    def _from_plain_state(self):
+        """Make subspaces of the arrays of a file."""
+        weights = {name: torch.from_numpy(array) for name, array in self._subspaces.items()}
+        module = self._rebuilt().to(next(iter(weights.values())).dtype)
+        module.load_state_dict(weights)
+        self._reader = Reader(self.concepts_, table=self._is_table(self.concepts_), raw=False)
+        self._subspaces = module
+
+    def _rebuilt(self):
+        """The module as fit began with it, without what training changes."""
+        with torch.random.fork_rng(devices=[]):
+            return self._build(self.n_features_in_, self.concepts_.shape[0], self._n_inputs, None).frozen()
 
     def intervene(self, base, source, concepts=None, *, hard=True):
         """Interchange: ``base + H_c (source - base)`` with the subspace of each row's concept.
@@ -160,6 +195,11 @@ class _AlignmentSearch(BaseEstimator):
         logits : array of shape (n_samples, n_classes)
         """
         check_is_fitted(self)
+        if self.model is None:
+            raise ValueError(
+                "model is None: a search that was loaded from a file comes without its network. Give it with "
+                "set_params(model=network)."
+            )
         rows = rows_of(base, source, context, self.device)
         out = self._interchanged(rows, concepts, hard)
         with torch.no_grad(), frozen(self.model):
@@ -302,10 +342,25 @@ class _AlignmentSearch(BaseEstimator):
         return rows.base + change.to(rows.base.dtype)
 
 
+def shapes(tensors):
+    """Shapes of named tensors, in order."""
+    return [(name, tuple(tensor.shape)) for name, tensor in tensors.items()]
+
+
+def plain(module):
+    """Numbers, names and functions that a module and its parts hold beside their weights."""
+    kinds = (bool, int, float, str)
+    return [
+        (name, value)
+        for part in module.modules()
+        for name, value in sorted(vars(part).items())
+        if isinstance(value, kinds) and not name.startswith("_") and name != "training"
+    ]
+
+
 def _length(read, hypernetwork):
     """Length of a description, or of what the hypernetwork makes of it."""
     if hypernetwork is not None:
-        hypernetwork.to(read.device)
         with torch.no_grad():
             read = hypernetwork(read[:1])
         if not isinstance(read, torch.Tensor) or read.ndim != 2:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from .._array import to_numpy, to_torch
@@ -16,7 +17,7 @@ from .loop import frozen, logits_of
 __all__ = ["AttributeDictionary", "feature_interpretability", "sparse_control", "sufficiency_and_necessity"]
 
 
-class AttributeDictionary:
+class AttributeDictionary(BaseEstimator):
     """The supervised reference: one vector for each value of each known attribute, by least squares ("MSE codes").
 
     Minimises ``sum_i || x_i - mean - sum_a u_{a, v_ia} ||^2`` over the vectors u, of least norm. What no unsupervised

@@ -22,8 +22,8 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
 
     Parameters
     ----------
-    estimator : ProjectiveDictionaryLearning, TopKDictionaryLearning or MethodOfOptimalDirections
-        Fitted.
+    estimator : fitted dictionary
+        Any estimator of this package with ``components_`` and ``transform``.
     folder : str or path-like
         Made where it is missing.
     data : str
@@ -43,7 +43,7 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
     FileExistsError
         If one of the files exists and ``overwrite`` is False.
     TypeError
-        If the estimator cannot be saved without pickle, as :func:`save` says.
+        If the estimator is no dictionary, or cannot be saved without pickle, as :func:`save` says.
     ValueError
         For an empty ``data`` or ``licence``, which a reader of the card could not do without, or a licence that is no
         identifier.
@@ -68,6 +68,8 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
         raise ValueError(
             f"licence must be an identifier such as 'mit' or 'cc-by-4.0', got {licence!r}. See hf.co/docs."
         )
+    if not hasattr(estimator, "history_") or not hasattr(estimator, "transform"):
+        raise TypeError(f"{type(estimator).__name__} is no fitted dictionary, which a card describes. Use save for it.")
     folder = Path(folder)
     if not overwrite and ((folder / MODEL).exists() or (folder / CARD).exists()):
         raise FileExistsError(f"{folder} holds a model: pass overwrite=True to replace it, or another folder.")

@@ -9,6 +9,7 @@ array. Loading runs no code from the file. The checksums find damage; they are n
 the file.
 """
 
+import importlib
 import math
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -24,26 +25,35 @@ from skprojdict.persistence import archive
 
 FORMAT = "skprojdict-estimator"
 FORMAT_VERSION = 1
-CLASSES = (
-    "GatedDictionaryLearning",
-    "JumpReLUDictionaryLearning",
-    "MethodOfOptimalDirections",
-    "ProjectiveDictionaryLearning",
-    "ReLUDictionaryLearning",
-    "TopKDictionaryLearning",
-)
+# Where each class that is saved lives. A module is loaded when one of its files is met: alignment loads torch.
+CLASSES = {
+    "AttributeDictionary": "skprojdict.alignment",
+    "DistributedAlignmentSearch": "skprojdict.alignment",
+    "GatedDictionaryLearning": "skprojdict",
+    "HouseholderAlignmentSearch": "skprojdict.alignment",
+    "JumpReLUDictionaryLearning": "skprojdict",
+    "LayerStacker": "skprojdict.crosscoders",
+    "MethodOfOptimalDirections": "skprojdict",
+    "ProjectiveAlignmentSearch": "skprojdict.alignment",
+    "ProjectiveDictionaryLearning": "skprojdict",
+    "ReLUDictionaryLearning": "skprojdict",
+    "TopKDictionaryLearning": "skprojdict",
+}
 
 
 def save(estimator, path, *, overwrite=False):
     """Write a fitted estimator to one file.
 
     Everything that ``fit`` stored as numbers, strings or arrays is kept, so a loaded estimator transforms and scores as
-    before, and ``partial_fit`` goes on to the last bit, with the optimiser's running averages. Callbacks are not kept.
+    before, and ``partial_fit`` goes on to the last bit, with the optimiser's running averages. Callbacks are not kept,
+    nor is the network of an alignment search: ``load(path).set_params(model=network)``.
 
     Parameters
     ----------
-    estimator : ProjectiveDictionaryLearning, TopKDictionaryLearning or MethodOfOptimalDirections
-        A fitted estimator. Arrays may lie on any device; they are written as NumPy arrays.
+    estimator : estimator of this package
+        Fitted: a dictionary, a :class:`~skprojdict.crosscoders.LayerStacker`, an alignment search or an
+        :class:`~skprojdict.alignment.AttributeDictionary`. Arrays may lie on any device; they are written as NumPy
+        arrays.
     path : str or path-like
         Where to write: ``.npz`` for NumPy's archive, any other ending (``.safetensors`` is the customary one) for
         safetensors. The file appears whole or not at all.
@@ -55,7 +65,9 @@ def save(estimator, path, *, overwrite=False):
     FileExistsError
         If the file exists and ``overwrite`` is False.
     TypeError
-        If a parameter or fitted attribute cannot be written without pickle, such as a callable.
+        If a parameter or fitted attribute cannot be written without pickle, such as a callable or a hypernetwork.
+    ValueError
+        If the parameters of an alignment search were changed since it was fitted.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
 
@@ -63,10 +75,8 @@ def save(estimator, path, *, overwrite=False):
     --------
     load : The way back.
     """
-    import skprojdict  # here, since the package may import this module
-
     name = type(estimator).__name__
-    if name not in CLASSES or type(estimator) is not getattr(skprojdict, name):
+    if type(estimator) is not _class(name):
         raise TypeError(f"estimator must be one of {', '.join(CLASSES)}; got {name}. Save other estimators with skops.")
     check_is_fitted(estimator)
     if not overwrite and Path(path).exists():
@@ -79,6 +89,7 @@ def save(estimator, path, *, overwrite=False):
         "params": {
             key: _encode(value, f"params.{key}", f"the parameter {key}", arrays)
             for key, value in estimator.get_params(deep=False).items()
+            if key not in getattr(estimator, "_not_saved", ())
         },
         "fitted": _encode_fitted(estimator, arrays),
         "versions": {package: _version(package) for package in ("skprojdict", "scikit-learn", "numpy", "torch")},
@@ -99,8 +110,8 @@ def load(path):
 
     Returns
     -------
-    estimator : ProjectiveDictionaryLearning, TopKDictionaryLearning or MethodOfOptimalDirections
-        Fitted, with NumPy arrays.
+    estimator : estimator
+        Of the class that was saved: fitted, with NumPy arrays.
 
     Raises
     ------
@@ -132,7 +143,8 @@ def load(path):
         )
     try:
         return _estimator(path, arrays, header)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+    # RuntimeError is torch's for arrays that do not fit into a module.
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, StopIteration) as error:
         if str(path) in str(error):
             raise
         # Whole, but of no sense: save has not written it.
@@ -143,16 +155,14 @@ def load(path):
 
 def _estimator(path, arrays, header):
     """The estimator that a header describes."""
-    import skprojdict
-
-    if header["class"] not in CLASSES:
+    Estimator = _class(header["class"])
+    if Estimator is None:
         raise ValueError(
-            f"{path} holds a {header['class']}, which this version does not know: one of {CLASSES} is read."
+            f"{path} holds a {header['class']}, which this version does not know: one of {', '.join(CLASSES)} is read."
         )
-    Estimator = getattr(skprojdict, header["class"])
     params = {key: _decode(value, arrays) for key, value in header["params"].items()}
     try:
-        estimator = Estimator(**params)
+        estimator = Estimator(**dict.fromkeys(getattr(Estimator, "_not_saved", ())) | params)
     except TypeError as error:
         raise ValueError(
             f"{path} was written by skprojdict {header['versions']['skprojdict']}, whose {header['class']} took other "
@@ -163,14 +173,22 @@ def _estimator(path, arrays, header):
         if not key.isidentifier() or key.startswith("__") or callable(inherited) or isinstance(inherited, property):
             raise ValueError(f"{path} has a fitted attribute {key!r}, which save does not write. Save it again.")
         setattr(estimator, key, _decode(value, arrays))
+    if hasattr(estimator, "_from_plain_state"):
+        estimator._from_plain_state()
     return estimator
+
+
+def _class(name):
+    """The class of that name, or None if it is not one that is saved."""
+    return getattr(importlib.import_module(CLASSES[name]), name) if name in CLASSES else None
 
 
 def _encode_fitted(estimator, arrays):
     """JSON for everything that ``fit`` stored; private state is kept where it is plain data, such as a resolved k."""
     fitted = {}
     params = estimator.get_params(deep=False)
-    for key, value in sorted(estimator.__getstate__().items()):
+    state = estimator._plain_state() if hasattr(estimator, "_plain_state") else estimator.__getstate__()
+    for key, value in sorted(state.items()):
         if key in params:
             continue
         value = restored(value)
@@ -197,6 +215,8 @@ def _encode(value, key, what, arrays):
         return {"dict": {name: _encode(item, f"{key}.{name}", what, arrays) for name, item in value.items()}}
     if isinstance(value, np.ndarray) and value.dtype == object and all(isinstance(item, str) for item in value.flat):
         return {"strings": value.tolist()}  # feature_names_in_
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        return {"text": [value.tolist(), value.dtype.str]}  # labels of concepts
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         array = np.asarray(to_numpy(value))
         if not array.dtype.hasobject:
@@ -225,6 +245,9 @@ def _decode(value, arrays):
             return {name: _decode(item, arrays) for name, item in content.items()}
         case "strings":
             return np.asarray(content, dtype=object)
+        case "text":
+            items, kind = content
+            return np.asarray(items, dtype=np.dtype(kind))
         case "scalar":
             return arrays[content][()]
         case _:
