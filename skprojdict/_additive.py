@@ -75,6 +75,7 @@ class _PenalisedDictionary(_AdditiveDictionary):
     }
     selection_dtype = None  # every score decides, so that there are no few to be scored again
     predict_mode, skip = "additive", False  # with a second view the codes are what predicts
+    _k_is_a_mean = True
 
     def __init__(
         self,

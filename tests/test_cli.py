@@ -16,9 +16,10 @@ import skprojdict.cli.files
 from skprojdict import ProjectiveDictionaryLearning, ReLUDictionaryLearning, TopKDictionaryLearning
 from skprojdict.cli import main, steps
 from skprojdict.cli.parser import METHODS
+from skprojdict.crosscoders import LayerStacker
 from skprojdict.datasets import make_sparse_features
 from skprojdict.metrics import fraction_of_variance_unexplained
-from skprojdict.persistence import load
+from skprojdict.persistence import load, save
 
 ROOT = Path(__file__).parents[1]
 X = make_sparse_features(400, n_features=10, n_components=16, n_nonzero=2, random_state=0).X.astype(np.float16)
@@ -418,3 +419,10 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(folder, capsys, monkeypa
 def test_checkpoint_options_that_do_not_go_together(folder, capsys, options, message):
     assert message in refusal(capsys, ["fit", "rows.npy", "-o", "m.npz", *options])
     assert files(folder) == ["rows.npy"]
+
+
+@pytest.mark.parametrize("command", [["score"], ["transform", "-o", "codes.npy"]])
+def test_what_is_saved_but_no_dictionary_is_refused(folder, capsys, command):
+    save(LayerStacker([4, 6]).fit(X), "stacker.npz")
+    said = refusal(capsys, [command[0], "stacker.npz", "rows.npy", *command[1:]])
+    assert "stacker.npz: holds a LayerStacker and no dictionary" in said

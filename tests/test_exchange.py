@@ -486,6 +486,34 @@ def test_a_card_counts_in_slabs_and_takes_frames(tmp_path, monkeypatch):
     assert f"| {nonzero.sum() / len(X):.2f} |" in (tmp_path / "x" / "README.md").read_text()
 
 
+def test_a_card_reads_held_out_rows_where_they_lie(tmp_path):
+    model = TopKDictionaryLearning(**SMALL).fit(X)
+    np.save(tmp_path / "a.npy", X[:150])
+    np.save(tmp_path / "b.npy", X[150:])
+    save_for_hub(model, tmp_path / "x", data="Rows.", licence="mit", X=[tmp_path / "a.npy", tmp_path / "b.npy"])
+    save_for_hub(model, tmp_path / "y", data="Rows.", licence="mit", X=X)
+    cards = [(tmp_path / name / "README.md").read_text().replace(f"# {name}", "") for name in ("x", "y")]
+    assert cards[0] == cards[1]
+
+
+def test_a_card_says_what_k_means_and_how_a_second_view_is_used(tmp_path):
+    """Forms with thresholds aim at k on average, and rows have more."""
+    cards = {}
+    for name, model in {
+        "relu": ReLUDictionaryLearning(**SMALL),
+        "gated": GatedDictionaryLearning(**SMALL),
+        "batch": TopKDictionaryLearning(**SMALL, selection="batch"),
+        "second": ProjectiveDictionaryLearning(**SMALL, target="y"),
+    }.items():
+        save_for_hub(model.fit(X, X[:, :5]), tmp_path / name, data="Rows.", licence="mit", X=X, y=X[:, :5])
+        cards[name] = (tmp_path / name / "README.md").read_text()
+    for name in ("relu", "gated", "batch"):
+        assert f"| Active atoms a row, mean aimed at in training | {K} |" in cards[name]
+        assert "model.inverse_transform(codes)" in cards[name]
+    assert f"| Active atoms a row, at most | {K} |" in cards["second"]
+    assert "prediction = model.predict(X)" in cards["second"]
+
+
 @pytest.mark.parametrize("missing", ["data", "licence"])
 def test_a_card_says_where_the_data_are_from_and_what_may_be_done(missing, tmp_path):
     model = TopKDictionaryLearning(**SMALL | {"max_steps": 2}).fit(X)

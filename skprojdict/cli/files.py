@@ -153,9 +153,12 @@ def load_model(path):
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; write a model with 'skprojdict fit DATA.npy --output {path}'.")
     try:
-        return persistence.load(path)
+        model = persistence.load(path)
     except ValueError as error:
         raise InputError(error) from None
+    if not hasattr(model, "components_") or not hasattr(model, "transform"):
+        raise InputError(f"{path}: holds a {type(model).__name__} and no dictionary; load it in Python.")
+    return model
 
 
 def check_columns(model, model_path, rows, paths):

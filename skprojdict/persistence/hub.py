@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from skprojdict._array import to_numpy
 from skprojdict.formats.container import atomic_path
 from skprojdict.persistence.native import save
+from skprojdict.sources import as_source
 
 MODEL = "model.safetensors"
 CARD = "README.md"
@@ -30,7 +31,7 @@ def save_for_hub(estimator, folder, *, data, licence, X=None, y=None, model_name
         What it was trained on, in a sentence.
     licence : str
         The hub's identifier of the licence, such as "mit" or "cc-by-4.0".
-    X, y : arrays, default=None
+    X, y : arrays, or what :func:`skprojdict.sources.open_rows` opens, default=None
         Held-out rows: their fraction of variance unexplained, nonzeros a row and unused features go into the card.
         None: the card has the fraction of the last training rows only, and says so.
     model_name : str, default=None
@@ -86,7 +87,7 @@ def _card(estimator, data, licence, X, y, name):
     rows = [
         ("Class", f"`skprojdict.{type(estimator).__name__}`"),
         ("Atoms, dimensions", f"{p} x {d}"),
-        ("Active atoms a row, at most", "every positive score" if k is None else str(k)),
+        (_label_of_k(estimator), "every positive score" if k is None else str(k)),
         ("Passes, steps", f"{estimator.n_iter_}, {estimator.n_steps_}"),
         *_training(estimator),
         *([] if X is None else _held_out(estimator, X, y)),
@@ -124,14 +125,26 @@ from huggingface_hub import hf_hub_download
 from skprojdict.persistence import load
 
 model = load(hf_hub_download(REPOSITORY, "{MODEL}"))
-codes = model.transform(X)
-reconstruction = model.inverse_transform(codes)
+{_use(estimator)}
 ```
 
 ## Parameters
 
 {parameters}
 """
+
+
+def _label_of_k(estimator):
+    """What k means: rows of a form with thresholds may have more."""
+    mean = getattr(estimator, "_k_is_a_mean", False) or getattr(estimator, "selection", None) in ("batch", "threshold")
+    return "Active atoms a row, mean aimed at in training" if mean else "Active atoms a row, at most"
+
+
+def _use(estimator):
+    lines = ["codes = model.transform(X)", "reconstruction = model.inverse_transform(codes)"]
+    if getattr(estimator, "target", "X") == "y":  # atoms of another view, which not every form decodes from codes alone
+        lines[1] = "prediction = model.predict(X)"
+    return "\n".join(lines)
 
 
 def _training(estimator):
@@ -149,6 +162,7 @@ def _training(estimator):
 
 
 def _held_out(estimator, X, y):
+    X = as_source(X)
     second = getattr(estimator, "target", "X") == "y"
     fvu = 1.0 - (estimator.score(X, y) if second else estimator.score(X))
     uses = np.zeros(estimator.components_.shape[0], dtype=np.int64)
