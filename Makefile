@@ -24,9 +24,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-install: $(VENV)/.installed-plot ## Set up .venv for using the package
+install: $(VENV)/.installed-plot,numba ## Set up .venv for using the package
 
-demo: $(VENV)/.installed-plot ## Compare the dictionaries on patches of real photographs
+demo: $(VENV)/.installed-plot,numba ## Compare the dictionaries on patches of real photographs
 	$(BIN)/python -m skprojdict compare --output $(DEMO_OUTPUT) --force
 
 test: $(VENV)/.installed-test ## Run the tests (PYTEST_ARGS="-k cli" for a part of them)

@@ -189,7 +189,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             trainer, views = self._resumed(X, Y) if self._trainer else self._start(X, Y, fresh=first)[:2]
         self._trainer = trainer
         try:
-            values = trainer.checked_step(*views.take(slice(0, X.shape[0])))
+            values = trainer.step(*views.take(slice(0, X.shape[0])), judge=True)
         except NonFiniteLossError:
             trainer.back_to_good()
             self._trainer = None
@@ -431,8 +431,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         n_rows = min(batches.n, batches.batch_size)
         while progress.step < end:
             rows = progress.views.take(next(batches), trainer.ranks)
-            step = trainer.step if progress.values else trainer.checked_step
-            progress.values.append(step(*rows, schedule(progress.step, total), n_rows))
+            rate = schedule(progress.step, total)
+            progress.values.append(trainer.step(*rows, rate, n_rows, judge=not progress.values))
             progress.step += 1
             if expected and progress.step % self.checkpoint_every == 0 and progress.step < total:
                 save_checkpoint(self, progress, expected)

@@ -62,11 +62,11 @@ def stop_at(monkeypatch):
     def stop(n, error=KeyboardInterrupt):
         original, done = Trainer.step, iter(range(n))
 
-        def step(*args):
+        def step(*args, **kwargs):
             if next(done, None) is None:
                 monkeypatch.setattr(Trainer, "step", original)
                 raise error
-            return original(*args)
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(Trainer, "step", step)
 
@@ -477,8 +477,8 @@ def test_spoiled_weights_never_become_a_checkpoint(folder, monkeypatch):
 
     original = Trainer.step
 
-    def step(self, *args):
-        values = original(self, *args)
+    def step(self, *args, **kwargs):
+        values = original(self, *args, **kwargs)
         if self.n_steps == 10:
             with torch.no_grad():
                 self.weights.bias[0] = float("nan")

@@ -393,10 +393,10 @@ def test_an_interrupted_fit_is_resumed_to_the_same_bits(folder, capsys, monkeypa
     assert main([*arguments, "-o", "whole.npz", "--checkpoint-dir", "whole"]) == 0
     original, steps = Trainer.step, iter(range(11))
 
-    def step(*given):
+    def step(*given, **options):
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return original(*given)
+        return original(*given, **options)
 
     monkeypatch.setattr(Trainer, "step", step)
     resumed = [*arguments, "-o", "model.npz", "--checkpoint-dir", "part", "--resume"]

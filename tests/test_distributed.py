@@ -182,10 +182,10 @@ def die_in_the_middle(rank, folder):
 
     original = Trainer.step
 
-    def step(self, *args):
+    def step(self, *args, **kwargs):
         if rank == 1 and self.n_steps == 9:
             os.kill(os.getpid(), 9)
-        return original(self, *args)
+        return original(self, *args, **kwargs)
 
     Trainer.step = step
     make("topk", checkpoint_dir=folder / "checkpoints", checkpoint_every=4).fit(data("topk", folder)[0])

@@ -142,11 +142,11 @@ def stop_at(monkeypatch):
     def stop(n):
         original, done = Trainer.step, iter(range(n))
 
-        def step(*args):
+        def step(*args, **kwargs):
             if next(done, None) is None:
                 monkeypatch.setattr(Trainer, "step", original)
                 raise KeyboardInterrupt
-            return original(*args)
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(Trainer, "step", step)
 

@@ -16,7 +16,7 @@ from .._array import (
 from ..kernels.threads import over_rows
 
 # Multiplications of a call's Gram matrices from which on compiling, or loading what was compiled, is earned back.
-LEAST_WORK = 1 << 24
+LEAST_WORK = 1 << 22
 
 
 def compiled_pays(components, n, K):

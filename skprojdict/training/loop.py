@@ -61,7 +61,7 @@ class Trainer:
         self.good = self.weights.clone() if ranks.size > 1 else self.good
 
     @torch.enable_grad()
-    def step(self, inputs, targets, rate=1.0, n_rows=None):
+    def step(self, inputs, targets, rate=1.0, n_rows=None, *, judge=False):
         """One minibatch step at ``rate`` times the peak learning rate.
 
         Parameters
@@ -71,6 +71,9 @@ class Trainer:
         rate : float, default=1.0
         n_rows : int, default=None
             Rows of the whole batch. None: those given.
+        judge : bool, default=False
+            Keep a copy of the weights that the step starts from where they are good: finite, and at most twice the
+            lowest loss that was judged. For the first step of an iteration, since it is a pass over all weights.
 
         Returns
         -------
@@ -103,6 +106,9 @@ class Trainer:
                 f"{figures[3]} at learning_rate={self.learning_rate:.3g}. Lower learning_rate, or raise alpha where a "
                 "penalty is used. The estimator holds the last good weights."
             )
+        if judge and figures[0] <= 2 * self.best:
+            self.good.copy_(self.weights, running)
+            self.best = min(self.best, figures[0])
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate * group["factor"]
         self.optimiser.step()
@@ -110,18 +116,6 @@ class Trainer:
         self.dead.update(batch.indices, batch.fired, n_rows, self.ranks)
         self.n_steps += 1
         return tuple(figures[:3])
-
-    def checked_step(self, inputs, targets, rate=1.0, n_rows=None):
-        """A step that also judges the weights that it starts from, and keeps a copy of the last good ones.
-
-        Good weights have at most twice the lowest loss so far. Costs a copy of the weights, so it is for the first step
-        of an iteration.
-        """
-        candidate = self.weights.clone()
-        values = self.step(inputs, targets, rate, n_rows)
-        if values[0] <= 2 * self.best:
-            self.good, self.best = candidate, min(self.best, values[0])
-        return values
 
     def settle(self):
         """Make whole what a step left that was cut off in the middle: unit norms, or the last good weights."""

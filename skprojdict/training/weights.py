@@ -80,6 +80,14 @@ class Weights:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: v.detach().clone() for name, v in values.items() if v is not None})
 
+    @torch.no_grad()
+    def copy_(self, other, instead):
+        """Take the values of ``other``, or those of the dictionary ``instead`` under their names, in place."""
+        for f in fields(self):
+            own = getattr(self, f.name)
+            if own is not None:
+                own.copy_(instead.get(f.name, getattr(other, f.name)))
+
     def running(self):
         """Copies of the tensors that the loss moves without a gradient, by name."""
         named = ((name, getattr(self, name)) for name in self.RUNNING)
