@@ -3,7 +3,9 @@
 
 import os
 import re
+import zlib
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # for the example on GPU arrays; before SciPy is imported
 
@@ -18,6 +20,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
@@ -28,8 +31,37 @@ templates_path = ["_templates"]
 autosummary_generate = True
 # autosummary lists members; numpydoc's own tables would ask for a page for each inherited one.
 numpydoc_show_class_members = False
-# References between projects would need the network at build time.
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+
+# What is linked to in scikit-learn. Its own inventory would have to be fetched at every build, from a network that may
+# not be there; a test looks whether these still exist.
+SCIKIT_LEARN = {
+    "sklearn.datasets.get_data_home": "function",
+    "sklearn.decomposition.DictionaryLearning": "class",
+    "sklearn.decomposition.MiniBatchDictionaryLearning": "class",
+    "sklearn.decomposition.NMF": "class",
+    "sklearn.decomposition.SparseCoder": "class",
+    "sklearn.exceptions.NotFittedError": "exception",
+    "sklearn.exceptions.UndefinedMetricWarning": "exception",
+    "sklearn.model_selection.GridSearchCV": "class",
+    "sklearn.pipeline.Pipeline": "class",
+    "sklearn.utils.Bunch": "class",
+}
+
+
+def inventory(project, names):
+    """Write an inventory of Sphinx: where in the pages of another project its names are."""
+    path = Path(__file__).parent / "_build" / f"{project}.inv"
+    path.parent.mkdir(exist_ok=True)
+    entries = "".join(f"{name} py:{role} 1 modules/generated/{name}.html#$ -\n" for name, role in names.items())
+    head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n# The rest is compressed with zlib.\n"
+    path.write_bytes(head.encode() + zlib.compress(entries.encode()))
+    return str(path)
+
+
+intersphinx_mapping = {
+    "sklearn": ("https://scikit-learn.org/stable/", inventory("scikit-learn", SCIKIT_LEARN)),
+}
 
 # Figures are drawn at every build, from docs/figures: they cannot fall behind the code.
 plot_formats = [("png", 110)]

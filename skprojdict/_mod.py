@@ -129,6 +129,12 @@ class MethodOfOptimalDirections(_BaseDictionary):
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
 
+    See Also
+    --------
+    ProjectiveDictionaryLearning : An encoder proposes the atoms, which takes one product where a pursuit takes k.
+    sklearn.decomposition.MiniBatchDictionaryLearning : Penalises the coefficients by their sum instead of counting.
+    sklearn.decomposition.SparseCoder : Codes rows in a given dictionary.
+
     References
     ----------
     Engan, Aase and Husoy (1999). Method of optimal directions for frame design. ICASSP.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Callbacks for scikit-learn's callback protocol (``estimator.set_callbacks``)."""
 
+__all__ = ["EarlyStopping", "ObjectiveMonitor"]
+
 
 class ObjectiveMonitor:
     """Record the training objective of every iteration.
@@ -58,6 +60,16 @@ class EarlyStopping:
         Iterations without improvement before the fit stops.
     min_delta : float, default=0.0
         Relative fall of the metric that counts as improvement.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import MethodOfOptimalDirections
+    >>> from skprojdict.callbacks import EarlyStopping
+    >>> model = MethodOfOptimalDirections(64, n_nonzero_coefs=4, max_iter=100, random_state=0)
+    >>> _ = model.set_callbacks(EarlyStopping(patience=1, min_delta=0.05)).fit(load_digits().data)
+    >>> model.n_iter_ < 100
+    True
     """
 
     def __init__(self, metric="fvu", patience=5, min_delta=0.0):

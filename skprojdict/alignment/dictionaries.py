@@ -115,6 +115,20 @@ def sufficiency_and_necessity(reconstruction, X, model, labels, *, context=None,
     References
     ----------
     Makelov, Lange, Nanda (2024). arXiv 2405.08366, section 4, first test.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skprojdict.alignment import sufficiency_and_necessity
+    >>> class Sign(torch.nn.Module):  # the rest of a network that reads nothing but the first column
+    ...     def forward(self, x):
+    ...         return torch.stack([-x[:, 0], x[:, 0]], dim=1)
+    >>> X = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    >>> labels = (X[:, 0] > 0).astype(np.int64)
+    >>> scores = sufficiency_and_necessity(X * np.float32([1, 0, 0, 0]), X, Sign(), labels)
+    >>> scores.sufficiency, scores.necessity == scores.floor
+    (1.0, True)
     """
     if hasattr(reconstruction, "transform"):
         reconstruction = reconstruction.inverse_transform(reconstruction.transform(X))
@@ -173,6 +187,22 @@ def sparse_control(dictionary, base, counterfactual, model, *, n_edits, context=
     References
     ----------
     Makelov, Lange, Nanda (2024). arXiv 2405.08366, section 4, second test.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skprojdict import MethodOfOptimalDirections
+    >>> from skprojdict.alignment import sparse_control
+    >>> class Sign(torch.nn.Module):  # the rest of a network that reads nothing but the first column
+    ...     def forward(self, x):
+    ...         return torch.stack([-x[:, 0], x[:, 0]], dim=1)
+    >>> X = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    >>> model = MethodOfOptimalDirections(4, n_nonzero_coefs=4, init=np.eye(4), max_iter=1, random_state=0).fit(X)
+    >>> flipped = X * np.float32([-1, 1, 1, 1])
+    >>> scores = sparse_control(model, X, flipped, Sign(), n_edits=4)
+    >>> scores.unedited, scores.success
+    (0.0, 1.0)
     """
     if n_edits < 0:
         raise ValueError(f"n_edits must be at least 0, got {n_edits}.")

@@ -60,6 +60,21 @@ class HouseholderAlignmentSearch(_AlignmentSearch):
     ----------
     Sun, Huang, Baskaran, D'Oosterlinck, Potts, Sklar, Geiger (2025). HyperDAS: towards automating mechanistic
     interpretability with hypernetworks. ICLR, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skprojdict.alignment import HouseholderAlignmentSearch
+    >>> class Sign(torch.nn.Module):  # the rest of a network that reads nothing but the first column
+    ...     def forward(self, x):
+    ...         return torch.stack([-x[:, 0], x[:, 0]], dim=1)
+    >>> rng = np.random.default_rng(0)
+    >>> base, source = rng.normal(size=(2, 2000, 4)).astype(np.float32)
+    >>> labels = (source[:, 0] > 0).astype(np.int64)  # what the network should say after the interchange
+    >>> search = HouseholderAlignmentSearch(Sign(), n_directions=1, random_state=0)
+    >>> search.fit(base, source, labels).score(base, source, labels) > 0.9
+    True
     """
 
     _parameter_constraints: ClassVar[dict] = {

@@ -215,6 +215,14 @@ def interchange(base, source, directions, precisions=None):
     --------
     Intervention : The same as an object, with its rank and effective dimension, and for layers of a network.
     skprojdict.alignment.edit_features : Changes coefficients of single features instead of a subspace.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.alignment import interchange
+    >>> base, source = np.zeros((1, 3)), np.array([[1.0, 2.0, 3.0]])
+    >>> interchange(base, source, np.array([[0.0, 1.0, 0.0]]))
+    array([[0., 2., 0.]])
     """
     return Intervention(directions, precisions)(base, source)
 

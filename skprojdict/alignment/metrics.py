@@ -34,6 +34,13 @@ def interchange_accuracy(labels, predictions, *, sample_weight=None):
     ----------
     Geiger et al. (2024). Finding alignments between interpretable causal variables and distributed neural
     representations. CLeaR, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.alignment import interchange_accuracy
+    >>> interchange_accuracy(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]))
+    0.75
     """
     labels, predictions = _columns(labels=labels, predictions=predictions)
     weight = None if sample_weight is None else to_numpy(sample_weight)

@@ -19,10 +19,20 @@ __all__ = ["EntityTask", "EqualityTask", "Interchanges"]
 class Interchanges(NamedTuple):
     """Examples of interchanges, as ndarrays of n rows.
 
-    ``base``, ``source`` (n, d) activations; ``labels`` wanted outputs; ``concepts`` (n,) or (n, c); ``context`` what
-    the rest of the network needs besides, or None; ``cause`` bool, whether the wanted output is the source's;
-    ``counterfactual`` (n, d) activations of the input that truly has the source's value of the concept and the rest
-    from the base.
+    Parameters
+    ----------
+    base, source : ndarray of shape (n, d)
+        Activations to change, and to copy from.
+    labels : integer ndarray of shape (n,)
+        Wanted outputs.
+    concepts : ndarray of shape (n,) or (n, c)
+        What is to be interchanged.
+    context : ndarray, tuple of ndarrays or None
+        What the rest of the network needs besides.
+    cause : bool ndarray of shape (n,)
+        Whether the wanted output is the source's.
+    counterfactual : ndarray of shape (n, d)
+        Activations of the input that truly has the source's value of the concept and the rest from the base.
     """
 
     base: Any

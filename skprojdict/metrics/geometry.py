@@ -23,6 +23,12 @@ def mutual_coherence(F):
     -------
     coherence : float
         Between 0 (orthogonal atoms, or a single one) and 1.
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import mutual_coherence
+    >>> round(mutual_coherence([[1.0, 0.0], [0.0, 2.0], [-0.6, 0.8]]), 6)
+    0.8
     """
     xp = array_namespace(matrix(F, "F"))
     return float(xp.max(nearest_cosines(F)))

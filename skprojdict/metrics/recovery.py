@@ -71,6 +71,13 @@ def mean_correlation_after_matching(F, F_true, *, signed=False):
     References
     ----------
     Song et al. (2025), Position: Mechanistic Interpretability Should Prioritize Feature Consistency in SAEs.
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import mean_correlation_after_matching
+    >>> F_true = [[1.0, 0.0], [0.0, 1.0]]
+    >>> mean_correlation_after_matching([[0.0, -2.0], [0.0, 1.0]], F_true)  # one atom twice, the other not at all
+    0.5
     """
     F, F_true = pair_of_dictionaries(F, F_true)
     _, cosines = _match(F, F_true, signed)
@@ -129,6 +136,13 @@ def mean_max_cosine_similarity(F, F_true, *, signed=False):
     References
     ----------
     Sharkey, Braun and Millidge (2022), Taking features out of superposition with sparse autoencoders.
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import mean_max_cosine_similarity
+    >>> F_true = [[1.0, 0.0], [0.0, 1.0]]
+    >>> round(mean_max_cosine_similarity([[0.6, 0.8]], F_true), 6)  # one atom, which serves both
+    0.7
     """
     F, F_true = (unit_rows(each) for each in pair_of_dictionaries(F, F_true))
     xp = array_namespace(F)

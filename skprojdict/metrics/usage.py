@@ -22,6 +22,12 @@ def l0(Z):
     Returns
     -------
     l0 : float
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import l0
+    >>> l0([[0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
+    1.5
     """
     Z = matrix(Z, "Z")
     if sparse.issparse(Z):
@@ -41,6 +47,12 @@ def n_unused(Z):
     Returns
     -------
     n_unused : int
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import n_unused
+    >>> n_unused([[0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
+    1
     """
     return int(np.sum(_firing_rows(matrix(Z, "Z")) == 0))
 
@@ -56,6 +68,12 @@ def unused_share(Z):
     Returns
     -------
     share : float
+
+    Examples
+    --------
+    >>> from skprojdict.metrics import unused_share
+    >>> unused_share([[0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    0.5
     """
     return float(np.mean(_firing_rows(matrix(Z, "Z")) == 0))
 

@@ -74,6 +74,21 @@ def save(estimator, path, *, overwrite=False):
     See Also
     --------
     load : The way back.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import MethodOfOptimalDirections
+    >>> from skprojdict.persistence import load, save
+    >>> X = load_digits().data
+    >>> model = MethodOfOptimalDirections(64, n_nonzero_coefs=4, max_iter=1, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     save(model, Path(folder) / "model.safetensors")
+    ...     same = load(Path(folder) / "model.safetensors")
+    >>> bool((same.transform(X) == model.transform(X)).all())
+    True
     """
     name = type(estimator).__name__
     if type(estimator) is not _class(name):
@@ -123,6 +138,19 @@ def load(path):
     See Also
     --------
     save : The way there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import TopKDictionaryLearning
+    >>> from skprojdict.persistence import load, save
+    >>> model = TopKDictionaryLearning(64, n_nonzero_coefs=4, max_steps=5, random_state=0).fit(load_digits().data)
+    >>> with TemporaryDirectory() as folder:
+    ...     save(model, Path(folder) / "model.npz")
+    ...     load(Path(folder) / "model.npz").n_steps_
+    5
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file.")

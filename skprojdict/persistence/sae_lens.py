@@ -42,6 +42,20 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         If the estimator has no encoder.
     ValueError
         For a second view, or a selection by budget or threshold, which SAELens does not have.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+    >>> from skprojdict.persistence import save_for_sae_lens
+    >>> X = load_digits().data
+    >>> model = TopKDictionaryLearning(128, n_nonzero_coefs=6, max_steps=50, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     save_for_sae_lens(model, folder)
+    ...     solved = ProjectiveDictionaryLearning.from_sae(folder)  # the same selection, solved
+    >>> solved.score(X) > model.score(X)
+    True
     """
     check_is_fitted(estimator)
     if not hasattr(estimator, "encoder_components_"):

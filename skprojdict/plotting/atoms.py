@@ -27,6 +27,16 @@ class DictionaryDisplay:
         Figure of the last drawing.
     image_ : matplotlib AxesImage
         What was drawn.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skprojdict import MethodOfOptimalDirections
+    >>> from skprojdict.plotting import DictionaryDisplay
+    >>> model = MethodOfOptimalDirections(64, n_nonzero_coefs=4, max_iter=2, random_state=0).fit(load_digits().data)
+    >>> display = DictionaryDisplay.from_estimator(model, patch_size=(8, 8), n_atoms=25)
+    >>> display.atoms.shape
+    (25, 64)
     """
 
     def __init__(self, *, atoms, patch_size=None):

@@ -54,6 +54,15 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     Couvreur and Bresler (2000). On the optimality of the backward greedy algorithm for the subset selection problem.
     SIAM J. Matrix Anal. Appl. 21(3).
     Hassibi and Stork (1992). Second order derivatives for network pruning: optimal brain surgeon. The criterion.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.elimination import elimination_ranking
+    >>> Y, indices = np.array([[0.1, 2.0, 1.0]]), np.array([[0, 1, 2]])
+    >>> ranking = elimination_ranking(Y, np.eye(3), indices, np.ones((1, 3)), 1)
+    >>> indices[0, ranking[0].argmax()]
+    np.int64(1)
     """
     weights = weights / RIDGE if exact else weights
     if exact and compiled_pays(components, *indices.shape):

@@ -24,6 +24,15 @@ def conjugate_gradients(operator, B, *, max_iter, start=None):
     Returns
     -------
     solution : array of shape (n, K)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.iterative import conjugate_gradients
+    >>> A = np.array([[2.0, 1.0], [1.0, 3.0]])
+    >>> x = conjugate_gradients(lambda rows: rows @ A, np.array([[3.0, 4.0]]), max_iter=2)
+    >>> np.round(x, 6)
+    array([[1., 1.]])
     """
     xp = array_namespace(B)
     # Squares of very large or very small right-hand sides would overflow or vanish.

@@ -90,6 +90,14 @@ def nonnegative_coefficients(X, weights, Y, *, exact, max_iter=20):
     -------
     v : array of shape (n, K)
         Non-negative minimisers; positive where the coefficient is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.nonnegative import nonnegative_coefficients
+    >>> atoms = np.eye(2)[None]
+    >>> nonnegative_coefficients(atoms, np.ones((1, 2)), np.array([[3.0, -1.0]]), exact=True)
+    array([[3., 0.]])
     """
     xp = array_namespace(X)
     zero = xp.zeros_like(weights)

@@ -119,6 +119,15 @@ def orthogonal_matching_pursuit(
        non-linear system identification", International Journal of Control 50(5), 1989.
     .. [4] T. Blumensath, M. E. Davies, "On the difference between orthogonal matching pursuit and orthogonal
        least squares", University of Edinburgh, 2007.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.omp import orthogonal_matching_pursuit
+    >>> F = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    >>> code = orthogonal_matching_pursuit(np.array([[0.6, 0.8, 3.0]]), F, 2)
+    >>> code.indices, np.round(code.coefs, 6)
+    (array([[2, 1]]), array([[3., 1.]]))
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")

@@ -56,6 +56,14 @@ def precisions(scores, active, *, penalty, alpha=1.0, quota=None, quota_strength
     References
     ----------
     Sklar (2024), sections 5 and 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.penalties import precisions
+    >>> scores, active = np.array([[2.0, 0.5, 0.0]]), np.array([[True, True, False]])
+    >>> precisions(scores, active, penalty="inverse_square")
+    array([[4.  , 0.25, 0.  ]])
     """
     xp = array_namespace(scores)
     present = xp.astype(active, scores.dtype)
@@ -134,6 +142,13 @@ def dimension_estimate(precision):
     Returns
     -------
     dimension : array of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.penalties import dimension_estimate
+    >>> dimension_estimate(np.array([[1.0, 3.0, 0.0]]))  # 1/2 + 3/4 + 0
+    array([1.25])
     """
     xp = array_namespace(precision)
     return xp.sum(precision / (1 + precision), axis=1)

@@ -53,6 +53,16 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     -------
     support : Support
         At most k atoms a row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.refine import refine
+    >>> from skprojdict.solvers.select import select
+    >>> Y, F, scores = np.array([[0.0, 2.0, 1.0]]), np.eye(3), np.array([[0.9, 0.8, 0.0]])
+    >>> support = refine(select(scores, 2), scores, Y, F, 2, penalty={"penalty": "exact"}, solve={"exact": True})
+    >>> np.sort(support.indices)
+    array([[1, 2]])
     """
     xp = array_namespace(Y)
     own = None
@@ -173,6 +183,16 @@ def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     explain a row fully, that is in exact mode with more atoms than d. There a row that is explained up to rounding is
     not refined, while ``positive_code`` picks one of many equally good non-negative combinations: in float32, one row
     of some hundred may come out with another one when it is coded with other rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.refine import choose_support
+    >>> Y, F = np.array([[0.0, 2.0, 1.0]]), np.eye(3)
+    >>> coding = {"k": 2, "penalty": {"penalty": "exact"}, "solve": {"exact": True}}
+    >>> scores = np.array([[0.9, 0.8, 0.7]])  # the encoder thinks most of the atom that is not there
+    >>> np.sort(choose_support(scores, Y, F, n_refinements=1, **coding).indices)
+    array([[1, 2]])
     """
     proposed = propose(scores, components, Y, **coding)
     return proposed if Y is None else settle(proposed, scores, Y, components, n_refinements=n_refinements, **coding)

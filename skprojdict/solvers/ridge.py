@@ -78,6 +78,15 @@ def project(
     References
     ----------
     Sklar (2024), sections 3 to 6; dual form for K > d by the Woodbury identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.ridge import project
+    >>> F = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    >>> solved = project(np.array([[2.0, 1.6, 5.0]]), F, np.array([[0, 1]]), np.ones((1, 2)), exact=True)
+    >>> np.round(solved.coefs, 6), np.round(solved.reconstruction, 6)
+    (array([[0.8, 2. ]]), array([[2. , 1.6, 0. ]]))
     """
     options = {"exact": exact, "solver": solver, "cg_max_iter": cg_max_iter}
 
@@ -118,6 +127,14 @@ def effective_dimension(components, indices, weights, *, exact=False, chunk_size
     Returns
     -------
     dimension : array of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.ridge import effective_dimension
+    >>> F = np.eye(3)
+    >>> effective_dimension(F, np.array([[0, 1]]), np.array([[1.0, 3.0]]))  # 1/2 + 3/4
+    array([1.25])
     """
 
     def solve(X, w, y):
@@ -146,6 +163,13 @@ def prefix_dimensions(components, indices, weights, *, chunk_size="auto"):
     Returns
     -------
     dimensions : array of shape (n, K)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.ridge import prefix_dimensions
+    >>> prefix_dimensions(np.eye(3), np.array([[0, 1]]), np.array([[1.0, 3.0]]))
+    array([[0.5 , 1.25]])
     """
 
     def solve(X, w, y):

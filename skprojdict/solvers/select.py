@@ -81,6 +81,14 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
     Returns
     -------
     support : Support
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.select import select
+    >>> support = select(np.array([[0.3, -1.0, 0.9, 0.1]]), 2)
+    >>> np.sort(support.indices), support.active
+    (array([[0, 2]]), array([[ True,  True]]))
     """
     xp = array_namespace(scores)
     p = scores.shape[1]
@@ -124,6 +132,14 @@ def fit_budget(support, components, budget, *, measure="estimate", chunk_size="a
     References
     ----------
     Sklar (2024), section 6: "only selecting as many dimensions as will fit under a certain total budget".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skprojdict.solvers.select import fit_budget, select
+    >>> support = select(np.array([[3.0, 2.0, 1.0]]), 3, selection="budget")
+    >>> fit_budget(support, np.eye(3), 1.8, penalty="inverse_square").active  # 9/10, 4/5, 1/2
+    array([[ True,  True, False]])
     """
     xp = array_namespace(support.scores)
     s = precisions(support.scores, support.active, added=support.added, **penalty)

@@ -4,27 +4,20 @@
 Everything here is NumPy; libraries of the files are imported where one of their files is met.
 """
 
-from .ahead import ForwardRows, Prefetched, ReadAhead, forward
+# Named as themselves: for the rest of the package. What users need is in __all__.
+from .ahead import ForwardRows as ForwardRows
+from .ahead import Prefetched as Prefetched
+from .ahead import ReadAhead as ReadAhead
+from .ahead import forward as forward
 from .codes import read_codes, write_codes
-from .dask_rows import DaskRows, is_dask
-from .opening import RowSource, UnreadableRowsError, as_source, is_source, open_rows, prototype
-from .order import ShuffledRows, rows
+from .dask_rows import DaskRows as DaskRows
+from .dask_rows import is_dask as is_dask
+from .opening import RowSource as RowSource
+from .opening import UnreadableRowsError, open_rows
+from .opening import as_source as as_source
+from .opening import is_source as is_source
+from .opening import prototype as prototype
+from .order import ShuffledRows as ShuffledRows
+from .order import rows
 
-__all__ = [
-    "DaskRows",
-    "ForwardRows",
-    "Prefetched",
-    "ReadAhead",
-    "RowSource",
-    "ShuffledRows",
-    "UnreadableRowsError",
-    "as_source",
-    "forward",
-    "is_dask",
-    "is_source",
-    "open_rows",
-    "prototype",
-    "read_codes",
-    "rows",
-    "write_codes",
-]
+__all__ = ["UnreadableRowsError", "open_rows", "read_codes", "rows", "write_codes"]

@@ -130,6 +130,19 @@ def read_codes(folder):
         If the writing was not completed, or a shard is gone.
     ValueError
         If a shard has other rows than were written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from skprojdict import TopKDictionaryLearning
+    >>> from skprojdict.datasets import make_sparse_features
+    >>> from skprojdict.sources import read_codes, write_codes
+    >>> X = make_sparse_features(250, n_features=8, n_components=16, n_nonzero=2, random_state=0).X
+    >>> model = TopKDictionaryLearning(16, n_nonzero_coefs=2, max_steps=5, random_state=0).fit(X)
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = write_codes(model, X, folder, rows_a_shard=100)
+    ...     print([codes.shape for codes in read_codes(folder)])
+    [(100, 16), (100, 16), (50, 16)]
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
