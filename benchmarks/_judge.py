@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The same numbers for every method, from its dictionary and its codes of the held-out rows."""
 
+import math
+
 import numpy as np
 from scipy import sparse
 
@@ -19,8 +21,11 @@ def codes_of(report, arrays, name):
     return sparse.csr_matrix(parts, shape=(coding["rows"], len(arrays["atoms"])))
 
 
-def fidelity(Y, report, arrays):
-    """Numbers of each coding: FVU, FVU on the first rows, after least squares on its support, L0, unused atoms."""
+def fidelity(Y, report, arrays, *, most_solved=math.inf):
+    """Numbers of each coding: FVU, FVU on the first rows, after least squares on its support, L0, unused atoms.
+
+    Where more than ``most_solved`` atoms a row fire, least squares would take minutes, and NaN stands for its result.
+    """
     atoms, centre = arrays["atoms"].astype(np.float64), arrays["centre"].astype(np.float64)
     numbers = {}
     for name in report["codings"]:
@@ -28,11 +33,14 @@ def fidelity(Y, report, arrays):
         y = np.asarray(Y[: codes.shape[0]], dtype=np.float64)
         reconstruction = centre + codes @ atoms
         head = slice(0, min(HEAD_ROWS, len(y)))
+        solved = math.nan
+        if l0(codes) <= most_solved:
+            solved = fraction_of_variance_unexplained(y, centre + resolve(y - centre, atoms, codes))
         numbers[name] = {
             "fvu": fraction_of_variance_unexplained(y, reconstruction),
             "fvu_head": fraction_of_variance_unexplained(y[head], reconstruction[head]),
             "head_rows": head.stop,
-            "fvu_resolved": fraction_of_variance_unexplained(y, centre + resolve(y - centre, atoms, codes)),
+            "fvu_resolved": solved,
             "l0": l0(codes),
             "unused": n_unused(codes),
             "negative": float((codes.data < 0).mean()) if codes.nnz else 0.0,

@@ -131,7 +131,7 @@ def plans_of(args):
         return truths.data(args.generator, args.dimensions, seed)
 
     real = Plan(
-        cells(lambda spec, report, arrays: fidelity(held_out, report, arrays)),
+        cells(lambda spec, report, arrays: fidelity(held_out, report, arrays, most_solved=8 * k)),
         lambda seed: data,
         Settings(p, steps, batch, (k,), seeds, k, more_rates=1),
         at_k,
