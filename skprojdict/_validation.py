@@ -166,6 +166,11 @@ def resolve_n_nonzero(n_nonzero_coefs, n_components, n_targets, *, warn=True):
         return None
     if isinstance(n_nonzero_coefs, str):
         return min(n_components, max(1, n_targets // 10))
+    if not isinstance(n_nonzero_coefs, Integral) or n_nonzero_coefs < 1:  # fit checks it, but it may be set afterwards
+        raise ValueError(
+            f"n_nonzero_coefs={n_nonzero_coefs!r} is no number of atoms. Give a whole number of at least 1, 'auto' or "
+            "None."
+        )
     if n_nonzero_coefs > n_components and warn:
         warnings.warn(
             f"n_nonzero_coefs={n_nonzero_coefs} is larger than n_components={n_components}: every row uses at most "

@@ -34,6 +34,15 @@ def test_the_first_bad_row_is_named(Estimator, bad, dtype):
             method(X)
 
 
+@pytest.mark.parametrize("Estimator", [ProjectiveDictionaryLearning, TopKDictionaryLearning, MethodOfOptimalDirections])
+@pytest.mark.parametrize("k", [0, -1, 2.5])
+def test_a_number_of_coefficients_set_after_the_fit_is_looked_at(Estimator, k):
+    X = sparse_rows(200)
+    model = Estimator(**SMALL).fit(X)
+    with pytest.raises(ValueError, match=f"n_nonzero_coefs={k} is no number of atoms. Give"):
+        model.set_params(n_nonzero_coefs=k).transform(X)
+
+
 @pytest.mark.parametrize("Estimator", ALL)
 @pytest.mark.parametrize(
     ("X", "message"),

@@ -218,6 +218,7 @@ def test_compare_on_photographs(folder, capsys):
         (b"a,b\n1,2\n", "bad.npy: is not a .npy file"),
         (b"PK\x03\x04....", "bad.npy: is a zip archive"),
         (np.array([[1, "a"], [2, "b"]], dtype=object), "bad.npy: cannot be read"),
+        (np.zeros((2, 3, 4)), "(2-d) are needed. Flatten the leading axes with array.reshape(-1, array.shape[-1])"),
         (np.arange(5.0), "bad.npy: holds 1-d data of shape (5,); rows x columns (2-d) are needed"),
         (np.array([["a", "b"]]), "bad.npy: holds <U1; convert it to real numbers"),
         (X.astype(complex), "bad.npy: holds complex128; convert it"),

@@ -9,6 +9,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numpydoc.validate import validate
 
@@ -37,6 +38,21 @@ def test_examples_of_the_pages_run(page):
     printed = []
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=printed.append)
     assert result.failed == 0, "".join(printed)
+
+
+def test_the_readme_runs_on_a_file_of_ones_own(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8").partition("## In Python")[2]
+    own, made = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)[:2]
+    names = {"np": np}
+    exec(made.replace("20_000", "2_000"), names)
+    np.save("acts.npy", np.load("acts.npy").astype(np.float16))
+    exec(own.replace("max_steps=300", "max_steps=30"), names)
+    assert names["codes"].shape == (1000, 256)
+    assert names["X_hat"].shape == (1000, 64)
+    assert len(names["numbers"]) == len(names["strengths"])
+    assert {path.name for path in tmp_path.iterdir()} == {"acts.npy", "model.npz", "fidelity.png", "density.png"}
 
 
 def test_the_checklist_names_tests_that_exist():

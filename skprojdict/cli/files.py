@@ -86,7 +86,10 @@ def _mapped(path, min_rows):
             "again with numpy.save(path, array.astype('float32'))."
         ) from None
     if rows.ndim != 2:
-        raise InputError(f"{path}: holds {rows.ndim}-d data of shape {rows.shape}; rows x columns (2-d) are needed.")
+        more = " Flatten the leading axes with array.reshape(-1, array.shape[-1])." if rows.ndim > 2 else ""
+        raise InputError(
+            f"{path}: holds {rows.ndim}-d data of shape {rows.shape}; rows x columns (2-d) are needed.{more}"
+        )
     if rows.dtype.kind not in "fiu" or not rows.dtype.isnative or rows.dtype.itemsize > 8:
         raise InputError(f"{path}: holds {rows.dtype}; convert it to real numbers with array.astype('float32').")
     if rows.shape[0] < min_rows or rows.shape[1] < 1:
