@@ -50,7 +50,8 @@ class Row:
         rates = self.of_fit("learning_rate")
         if not rates:
             return ""
-        return f"{rates[0]:.2g} ({'default' if self.rate is None else 'tuned'})"
+        # Of ours the cell knows the highest rate in the history, which is past the peak.
+        return f"{rates[0]:.2g} (default)" if self.rate is None else f"{self.rate:.2g} (tuned)"
 
 
 def rows_of(plan, methods, k):

@@ -311,7 +311,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
         import torch
 
-        from .training.rows import Views, measure_units
+        from .training.rows import Views, measure_units, units_behind_skip
         from .training.start import fresh_weights
 
         where = self._device(X)
@@ -323,6 +323,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
             units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, p), center=self.center, rng=rng, ranks=ranks)
+            if self._parts().get("skip") and units.scale_out:
+                units = units_behind_skip(units)
             given = self._given_components(units.sample_out, p, rng)
             self._set_units(units)
             weights = fresh_weights(

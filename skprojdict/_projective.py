@@ -154,7 +154,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Scores are ``(X - encoder_mean_) / encoder_scale_ @ encoder_components_.T + encoder_bias_``.
     encoder_mean_ : array of shape (n_features,)
     scale_, encoder_scale_ : float
-        Mean norm of the centred rows of the target and of the input.
+        Mean norm of the centred rows of the target (with ``skip=True`` of what least squares leaves over of it, at
+        least a tenth) and of the input.
     encoder_gain_, importance_gain_ : float
         Gain of a tied encoder (contained in ``encoder_components_``); factor between scores and a score-dependent
         penalty.

@@ -94,7 +94,8 @@ class TopKDictionaryLearning(_AdditiveDictionary):
         Scores are ``(X - encoder_mean_) / encoder_scale_ @ encoder_components_.T + encoder_bias_``.
     encoder_mean_ : array of shape (n_features,)
     scale_, encoder_scale_ : float
-        Mean norm of the centred rows of the target and of the input.
+        Mean norm of the centred rows of the target (with ``skip=True`` of what least squares leaves over of it, at
+        least a tenth) and of the input.
     threshold_ : float
         Scores above it are selected; with ``selection="batch"`` only.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)

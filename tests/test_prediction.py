@@ -189,6 +189,30 @@ def test_a_skip_alone_is_least_squares(Estimator, views):
     assert model.score(A, A @ W.T + 2.0) > 0.999
 
 
+@pytest.mark.parametrize("Estimator", [P, T])
+def test_behind_a_skip_the_unit_is_what_it_leaves_over(Estimator, views):
+    """However much of the target is linear in X: the atoms' share, and so what a learning rate means, is the same."""
+    A, Y = views
+    rest = Y - (A - A.mean(axis=0)) @ np.linalg.lstsq(A - A.mean(axis=0), Y - Y.mean(axis=0), rcond=None)[0]
+    norm = np.linalg.norm(rest - rest.mean(axis=0), axis=1).mean()
+    W = np.random.default_rng(1).standard_normal((5, 7))
+    options = {**SMALL, "skip": True, "max_steps": 10}
+    few, much = (Estimator(**options).fit(A, Y + share * A @ W.T) for share in (0.0, 0.2))
+    assert few.scale_ == pytest.approx(norm, rel=0.05)
+    assert much.scale_ == pytest.approx(norm, rel=0.05)
+    np.testing.assert_allclose(few.components_, much.components_, atol=0.05)
+    without = Estimator(**{**options, "skip": False}).fit(A, Y)
+    assert without.scale_ == pytest.approx(np.linalg.norm(Y - Y.mean(axis=0), axis=1).mean())
+
+
+@pytest.mark.parametrize("Estimator", [P, T])
+def test_noise_on_a_linear_target_does_not_become_the_unit(Estimator, views):
+    A, _ = views
+    Y = A @ np.random.default_rng(1).standard_normal((5, 7)).T
+    model = Estimator(**{**SMALL, "skip": True, "max_steps": 2}).fit(A, Y)
+    assert model.scale_ == pytest.approx(0.1 * np.linalg.norm(Y - Y.mean(axis=0), axis=1).mean())
+
+
 def test_torch_rows_are_predicted_in_torch(views):
     A, Y = (torch.from_numpy(view).float() for view in views)
     with config_context(array_api_dispatch=True):

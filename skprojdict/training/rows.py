@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.random import sample_without_replacement
 
 from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, to_numpy, to_torch
-from ..solvers.initial import geometric_median
+from ..solvers.initial import geometric_median, linear_map
 from ..sources import DaskRows, RowSource, forward
 from ..sources.ahead import SLAB_BYTES
 from .distributed import Ranks
@@ -140,6 +140,22 @@ def measure_units(X, Y, *, n_sample, center, rng, ranks=None):
     mean_in, sample_in = _mean_and_sample(X, rows, ranks)
     scale_in, sample_in = _centre_and_scale(sample_in, mean_in)
     return Units(mean_in, mean_out, scale_in, scale_out, sample_in, sample_out)
+
+
+# A target that is all but linear leaves noise behind, which must not become the unit.
+LEAST_REST = 0.1
+
+
+def units_behind_skip(units):
+    """Units in which what a linear skip leaves over of the target has mean norm 1.
+
+    That is what the atoms explain, so learning rates then mean the same with and without a skip. Measured on every
+    second row of the sample, with a map fitted to the others; at least ``LEAST_REST`` of the target's own.
+    """
+    linear = linear_map(units.sample_in[::2], units.sample_out[::2])
+    rest = units.sample_out[1::2] - units.sample_in[1::2] @ linear.T
+    norm = min(1.0, max(LEAST_REST, float(np.linalg.norm(rest, axis=1).mean()))) if len(rest) else 1.0
+    return units._replace(scale_out=units.scale_out * norm, sample_out=units.sample_out / norm)
 
 
 def _centre_and_scale(sample, mean):
