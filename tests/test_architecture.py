@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def name_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
 def imports_of(path):
     """Return every import of a file, relative ones made absolute, imported names included."""
     found = []

@@ -87,16 +87,16 @@ def test_our_own_network_is_not_affine_and_not_noise():
     assert 0.05 < unexplained < 0.9
 
 
-def run(tmp_path, *options):
-    command = [sys.executable, str(FOLDER / "transcoder.py"), "--quick", "--threads", "1", "--test-rows", "100"]
+def options(tmp_path, *more):
+    command = ["--quick", "--threads", "1", "--test-rows", "100"]
     command += ["--data-x", str(tmp_path / "x.npy"), "--data-y", str(tmp_path / "y.npy")]
     command += ["--only", "topk-skip", "sparsify", "--cache", str(tmp_path / "cells")]
-    command += ["--peer-python", str(tmp_path / "no-python"), "--output", str(tmp_path / "page.md"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return [*command, "--peer-python", str(tmp_path / "no-python"), "--output", str(tmp_path / "page.md"), *more]
 
 
-def test_the_command_runs_resumes_and_keeps_the_two_kinds_of_numbers_apart(pair, tmp_path):
-    first = run(tmp_path)
+def test_the_command_runs_resumes_and_keeps_the_two_kinds_of_numbers_apart(pair, tmp_path, capsys):
+    command = [sys.executable, str(FOLDER / "transcoder.py"), *options(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert first.returncode == 0, first.stderr
     assert "topk-skip seed 0" in first.stdout
     text = (tmp_path / "page.md").read_text()
@@ -108,12 +108,14 @@ def test_the_command_runs_resumes_and_keeps_the_two_kinds_of_numbers_apart(pair,
     assert f"| {best['fvu']:.4f} |" in predictive
     assert f"| {best['oracle']:.4f} |" in oracle
     assert f"| {best['oracle']:.4f} |" not in predictive
-    again = run(tmp_path)
-    assert "topk-skip seed 0" not in again.stdout
+    transcoder.main(options(tmp_path))
+    assert "topk-skip seed 0" not in capsys.readouterr().out
 
 
 def test_rows_that_are_no_pairs(pair, tmp_path):
     np.save(tmp_path / "y.npy", np.ones((5, 6)))
-    assert "they must be pairs" in run(tmp_path).stderr
+    with pytest.raises(SystemExit, match="they must be pairs"):
+        transcoder.main(options(tmp_path))
     np.save(tmp_path / "y.npy", np.ones((700, 6)))
-    assert "lower --test-rows" in run(tmp_path, "--test-rows", "400").stderr
+    with pytest.raises(SystemExit, match="lower --test-rows"):
+        transcoder.main(options(tmp_path, "--test-rows", "400"))

@@ -174,8 +174,9 @@ def test_resume_takes_a_file_or_a_folder(folder, stop_at):
     assert CheckpointFolder(folder).files() == [older, newer]
 
 
-KILLED = """
-import os, signal, sys, time
+# One process that has loaded everything forks all that is to be killed or refused the disk.
+FORKING = """
+import os, resource, signal, sys, time, warnings
 import numpy as np
 import torch
 import skprojdict._neural, skprojdict.training.losses, skprojdict.training.start
@@ -209,18 +210,37 @@ for _ in range(4):
 assert os.waitpid(start("killed"), 0)[1] == 0
 whole, resumed = np.load("whole.npz"), np.load("killed.npz")
 same = all(np.array_equal(whole[name], resumed[name]) for name in whole)
-print(killed, same, [name for name in os.listdir("killed") if name.endswith(".part")])
+print(killed, same, [name for name in os.listdir("killed") if name.endswith(".part")], flush=True)
+
+X = np.load("rows.npy")
+options = {"max_steps": 12, "batch_size": 64, "random_state": 0, "checkpoint_every": 4}
+whole = TopKDictionaryLearning(32, n_nonzero_coefs=3, **options).fit(X)
+model = TopKDictionaryLearning(32, n_nonzero_coefs=3, checkpoint_dir="full", **options)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model.fit(X)
+said = "could not be written" in str(caught[0].message)
+print(len(caught), np.array_equal(model.components_, whole.components_), said)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_sigkill_at_any_moment_loses_nothing(tmp_path):
-    """Four random moments, a checkpoint every step; benchmarks/faults.py does fifty."""
-    np.save(tmp_path / "rows.npy", X)
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    result = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=250)
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """The folder of that process, and the lines that it printed."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork and RLIMIT_FSIZE")
+    folder = tmp_path_factory.mktemp("forked")
+    np.save(folder / "rows.npy", X)
+    command = [sys.executable, "-c", FORKING, str(folder)]
+    result = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
-    killed, same, left = result.stdout.split(maxsplit=2)
+    return folder, result.stdout.splitlines()
+
+
+def test_sigkill_at_any_moment_loses_nothing(forked):
+    """Four random moments, a checkpoint every step; benchmarks/faults.py does fifty."""
+    killed, same, left = forked[1][0].split(maxsplit=2)
     assert int(killed) >= 1
     assert (same, left.strip()) == ("True", "[]")
 
@@ -427,34 +447,11 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(folder, monkeypat
     assert len(CheckpointFolder(folder / "full").files()) == 2
 
 
-FULL = """
-import resource, sys, warnings
-import numpy as np
-from skprojdict import TopKDictionaryLearning
-
-X = np.load(sys.argv[1] + "/rows.npy")
-options = {"max_steps": 12, "batch_size": 64, "random_state": 0, "checkpoint_every": 4}
-whole = TopKDictionaryLearning(32, n_nonzero_coefs=3, **options).fit(X)
-model = TopKDictionaryLearning(32, n_nonzero_coefs=3, checkpoint_dir=sys.argv[1] + "/full", **options)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    model.fit(X)
-said = "could not be written" in str(caught[0].message)
-print(len(caught), np.array_equal(model.components_, whole.components_), said)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_disk_that_refuses_is_met_in_the_middle_of_a_file(tmp_path):
+def test_a_disk_that_refuses_is_met_in_the_middle_of_a_file(forked):
     """The system itself says no after 10 kB: training ends as without checkpoints, and no half of a file stays."""
-    np.save(tmp_path / "rows.npy", X)
-    result = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=250, env=ONE_THREAD
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["3", "True", "True"]
-    assert list((tmp_path / "full").iterdir()) == []
+    folder, lines = forked
+    assert lines[1].split() == ["3", "True", "True"]
+    assert list((folder / "full").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
