@@ -19,6 +19,7 @@ import _judge  # noqa: E402
 import _plan  # noqa: E402
 import _recovery_tables  # noqa: E402
 import _report  # noqa: E402
+import fidelity  # noqa: E402
 from _methods import OURS, PEERS, chosen, peer  # noqa: E402
 
 
@@ -219,15 +220,15 @@ def test_verdicts(gain, half, tolerant, words):
 # ---- the command
 
 
-def run_fidelity(tmp_path, rows, *options):
-    command = [sys.executable, str(FOLDER / "fidelity.py"), "--data", str(rows.path), "--test-rows", "100"]
+def fidelity_options(tmp_path, rows):
+    command = ["--data", str(rows.path), "--test-rows", "100"]
     command += ["--quick", "--only", "ours-topk", "sparsify", "--cache", str(tmp_path / "cells"), "--threads", "1"]
-    command += ["--peer-python", str(tmp_path / "no-python"), "--output", str(tmp_path / "table.md"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    return [*command, "--peer-python", str(tmp_path / "no-python"), "--output", str(tmp_path / "table.md")]
 
 
-def test_the_fidelity_benchmark_runs_resumes_and_tells_what_it_could_not_run(tmp_path, rows):
-    first = run_fidelity(tmp_path, rows)
+def test_the_fidelity_benchmark_runs_resumes_and_tells_what_it_could_not_run(tmp_path, rows, capsys):
+    command = [sys.executable, str(FOLDER / "fidelity.py"), *fidelity_options(tmp_path, rows)]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     assert "ours-topk k=8 seed=0" in first.stdout
     text = (tmp_path / "table.md").read_text()
     assert "TopKDictionaryLearning, defaults" in text
@@ -236,8 +237,8 @@ def test_the_fidelity_benchmark_runs_resumes_and_tells_what_it_could_not_run(tmp
     values = [json.loads(path.read_text())["codings"][""]["fvu"] for path in cells]
     assert len(values) == 1
     assert f"{values[0]:.4f}" in text
-    again = run_fidelity(tmp_path, rows)
-    assert "ours-topk k=8 seed=0" not in again.stdout
+    fidelity.main(fidelity_options(tmp_path, rows))
+    assert "ours-topk k=8 seed=0" not in capsys.readouterr().out
     assert (tmp_path / "table.md").read_text().split("\n")[8:] == text.split("\n")[8:]
 
 

@@ -56,10 +56,10 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_units_do_not_matter(data, form):
-    X = data.astype(np.float32)
-    errors = [fvu(FORMS[form](**SMALL).fit(c * X), c * X) for c in (np.float32(1e-3), np.float32(1), np.float32(1e3))]
-    assert max(errors) - min(errors) < 1e-3
-    assert errors[1] < 0.9
+    X = data[:800].astype(np.float32)
+    small, large = (fvu(FORMS[form](**SMALL).fit(c * X), c * X) for c in (np.float32(1e-3), np.float32(1e3)))
+    assert abs(small - large) < 1e-3
+    assert small < 0.9
 
 
 @pytest.mark.parametrize("Estimator", ALL)
@@ -188,23 +188,23 @@ def test_data_start_takes_rows(data, Estimator):
 
 
 @pytest.mark.parametrize("Estimator", NEURAL)
-@pytest.mark.parametrize("rate", [1e10, 1e30])
-def test_a_diverging_loss_stops_and_keeps_the_last_good_weights(data, Estimator, rate):
-    X = data.astype(np.float32)
-    model = Estimator(**{**SMALL, "max_iter": 50}).fit(X)
-    good = model.score(X)
+def test_a_diverging_loss_stops_and_keeps_the_last_good_weights(data, Estimator):
+    X = data[:800].astype(np.float32)
+    fitted = Estimator(**{**SMALL, "max_iter": 25}).fit(X)
+    good = fitted.score(X)
     assert good > 0.3
-    model.set_params(warm_start=True, learning_rate=rate)
-    for _ in range(20):
-        try:
-            model.fit(X)
-        except FloatingPointError as error:
-            message = str(error)
-            break
-    assert re.search(r"step \d+.*Lower learning_rate.*last good weights", message)
-    assert model.score(X) == pytest.approx(good, abs=0.1)
-    for name in ("components_", "encoder_components_", "encoder_bias_", "mean_"):
-        assert np.isfinite(getattr(model, name)).all()
+    for rate in (1e10, 1e30):
+        model, message = copy.deepcopy(fitted).set_params(warm_start=True, learning_rate=rate), ""
+        for _ in range(20):
+            try:
+                model.fit(X)
+            except FloatingPointError as error:
+                message = str(error)
+                break
+        assert re.search(r"step \d+.*Lower learning_rate.*last good weights", message)
+        assert model.score(X) == pytest.approx(good, abs=0.1)
+        for name in ("components_", "encoder_components_", "encoder_bias_", "mean_"):
+            assert np.isfinite(getattr(model, name)).all()
     cold = Estimator(**{**SMALL, "max_iter": 50, "learning_rate": 1e30})
     with pytest.raises(FloatingPointError):
         cold.fit(X)
