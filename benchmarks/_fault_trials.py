@@ -23,7 +23,13 @@ import numpy as np
 import torch
 from _fault_files import arrays_of, same
 
-from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict import (
+    GatedDictionaryLearning,
+    JumpReLUDictionaryLearning,
+    ProjectiveDictionaryLearning,
+    ReLUDictionaryLearning,
+    TopKDictionaryLearning,
+)
 from skprojdict.formats import container
 from skprojdict.persistence import load, save
 from skprojdict.training.checkpoints import CheckpointFolder
@@ -32,8 +38,11 @@ SMALL = {"n_nonzero_coefs": 3, "batch_size": 64, "random_state": 0}
 FORMS = (
     (TopKDictionaryLearning, {"max_steps": 60}),
     (ProjectiveDictionaryLearning, {"max_steps": 20}),
+    (GatedDictionaryLearning, {"max_steps": 40}),
     (ProjectiveDictionaryLearning, {"max_steps": 20, "penalty": "inverse_square", "quota": "normalize", "tied": True}),
     (TopKDictionaryLearning, {"max_steps": 60, "tied": True, "tol": 1e-6}),
+    (JumpReLUDictionaryLearning, {"max_steps": 40}),
+    (ReLUDictionaryLearning, {"max_steps": 40, "tied": True}),
 )
 
 
