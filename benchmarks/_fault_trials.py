@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from _fault_files import arrays_of, same
+from scipy import sparse
 
+import skprojdict._base
 from skprojdict import (
     GatedDictionaryLearning,
     JumpReLUDictionaryLearning,
@@ -240,6 +242,7 @@ def interrupt(number, whole, folder, rng):
     whole.of(form)
 
     def work():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background
         model = model_of(form, folder / "checkpoints", 3)
         try:
             model.fit(whole.X)
@@ -264,14 +267,16 @@ def interrupt(number, whole, folder, rng):
 
 def short_memory(number, whole, folder, rng):
     """A limit on the address space that a chunk of scores does not fit: smaller chunks, said, and the same codes."""
-    n, p = 4096, 4096
+    # Chunks of 128 MiB: the 64 that the C library sets aside for a thread would hold one of the usual size, unseen.
+    n, p = 8192, 4096
     X = np.random.default_rng(0).standard_normal((n, 16)).astype("f")
     model = TopKDictionaryLearning(p, n_nonzero_coefs=3, max_steps=1, batch_size=64, random_state=0).fit(X[:256])
     model.set_params(sparse_output=True)
-    expected = model.transform(X)
+    expected = sparse.vstack([model.transform(part) for part in np.split(X, 64)], format="csr")
     room = int(rng.integers(24, 60)) * 2**20
 
     def work():
+        skprojdict._base.SCORE_BYTES = 2 * 4 * n * p
         pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (pages + room, resource.RLIM_INFINITY))
         try:

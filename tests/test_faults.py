@@ -3,6 +3,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -29,8 +30,9 @@ def test_nothing_is_lost_to_a_few_of_each_fault(tmp_path):
     result = subprocess.run([*command, *injected], env=environment, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "nothing was lost" in result.stdout
-    for fault in injected:
-        assert f"\n{fault}: " in "\n" + result.stdout
+    said = {line.partition(": ")[0]: line for line in result.stdout.splitlines()}
+    for fault in injected:  # and each has struck, where it can
+        assert re.search(r": [1-9]\d* faults", said[fault]) or "needs root" in said[fault], result.stdout
 
 
 def test_losses_are_an_exit_status(monkeypatch, tmp_path):
