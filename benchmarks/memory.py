@@ -194,8 +194,8 @@ def page(found):
     text = [
         "# Memory and waiting as the rows grow",
         "",
-        f"`python benchmarks/memory.py`. {machine(threads)}. `TopKDictionaryLearning({options})`, {shapes},",
-        f"float16 shards of {SHARD_ROWS} rows, put out of the system's cache before the fit and before its first step.",
+        f"`python benchmarks/memory.py`. {machine(threads)}. `TopKDictionaryLearning({options})`,",
+        f"{shapes}, float16 shards of {SHARD_ROWS} rows, put out of the system's cache before the fit and before its first step.",
         '"Peak" is RssAnon. The first pass, for mean and starting atoms, reads all rows and is part of "fit" alone.',
         '"Wait" is the mean over all steps, that for the first batch included.',
         "",
