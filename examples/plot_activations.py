@@ -63,7 +63,7 @@ resolved = np.zeros_like(X_test)
 for row, atoms in enumerate(selected):
     F = topk.components_[atoms]
     resolved[row] = np.linalg.lstsq(F.T, X_test[row] - topk.mean_, rcond=None)[0] @ F
-names = ["TopK\nautoencoder", "its atoms,\nleast squares", "projective", "refined\nonce"]
+names = ["TopK", "its atoms,\nsolved for", "projective", "refined\nonce"]
 fvu = [
     1 - topk.score(X_test),
     fraction_of_variance_unexplained(X_test, resolved + topk.mean_),
