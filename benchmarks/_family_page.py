@@ -35,7 +35,8 @@ def page(plans, command):
         f"the same form right below; the goal is at most {GOAL}. Errors compare at equal L0 only, so none is given "
         "where one of the two is off k by more than 15 %. Unused: atoms that no held-out row uses. MCC: mean absolute "
         "cosine of true and learned atoms after matching them one to one. F1: of a matched atom as a detector of its "
-        "feature. CPU s: processor time of a fit, which depends less than the clock on what else the machine does.",
+        "feature. CPU s: processor time of a fit, which depends less than the clock on what else the machine does; the "
+        "first projective fit of a run compiles its kernels in it (some 20 s).",
         "",
     ]
     for name, (plan, methods) in plans.items():

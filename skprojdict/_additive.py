@@ -67,8 +67,8 @@ class _AdditiveDictionary(_NeuralDictionary):
 class _PenalisedDictionary(_AdditiveDictionary):
     """A sparse autoencoder in which any number of atoms may fire: a penalty makes them few, k on average."""
 
-    _RATE: ClassVar[float] = 0.2
-    _LARGEST_RATE: ClassVar[float] = 0.02
+    _RATE: ClassVar[float] = 0.6  # at a third of it, ReLU and Gated leave 25 and 14 % more unexplained after 400 steps
+    _LARGEST_RATE: ClassVar[float] = 0.05
     _parameter_constraints: ClassVar[dict] = {
         **{name: rule for name, rule in _CONSTRAINTS.items() if name not in NOT_OURS},
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],

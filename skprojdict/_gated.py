@@ -48,7 +48,7 @@ class GatedDictionaryLearning(_PenalisedDictionary):
         Where the centre starts; it is then trained.
     learning_rate : float or "auto", default="auto"
         Peak step size of Adam, warmed up over 5 % of the steps and decayed over the last 90 %. "auto":
-        ``0.2 / sqrt(n_components)``, at most 0.02.
+        ``0.6 / sqrt(n_components)``, at most 0.05.
     batch_size : int or "auto", default="auto"
         Rows a step. "auto": a sixteenth of the rows, between 32 and 1024.
     max_iter : int, default=20

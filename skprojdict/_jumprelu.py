@@ -124,6 +124,8 @@ class JumpReLUDictionaryLearning(_PenalisedDictionary):
     (1797, 128)
     """
 
+    _RATE: ClassVar[float] = 0.2  # at twice of it, thresholds run away from a third of the atoms
+    _LARGEST_RATE: ClassVar[float] = 0.02
     _parameter_constraints: ClassVar[dict] = {
         **_PenalisedDictionary._parameter_constraints,
         "n_nonzero_coefs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],

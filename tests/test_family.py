@@ -216,6 +216,12 @@ def test_a_penalised_form_codes_by_its_formula_and_fires_as_often_as_asked(penal
     assert fvu(model, data) < (0.6 if form == "relu" else 0.25)  # L1 shrinks
 
 
+@pytest.mark.parametrize(("form", "most"), [("relu", 0.5), ("gated", 0.22)])
+def test_few_steps_at_the_default_rate_get_somewhere(data, form, most):
+    """At a third of the rate 0.62 and 0.25 are left."""
+    assert fvu(PENALISED[form](**{**SMALL, "max_steps": 150}).fit(data), data) < most
+
+
 @pytest.mark.parametrize("form", PENALISED)
 def test_sae_lens_and_projection_take_a_penalised_form(penalised, data, tmp_path, form):
     model = penalised[form]
