@@ -85,6 +85,12 @@ PEERS = (
 RECOVERY_OURS = (
     projective("ours", "projective, defaults", refinements=(0, 1)),
     projective(
+        "ours-plain",
+        "projective, candidate_factor=1, refined_share=0",
+        {"candidate_factor": 1.0, "refined_share": 0.0},
+        refinements=(0,),
+    ),
+    projective(
         "ours-prefixes",
         "projective, nested prefixes and overlap penalty",
         {"prefix_sizes": [32, 64, 128, 256], "overlap_penalty": 0.02},
