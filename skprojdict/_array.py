@@ -38,11 +38,13 @@ __all__ = [
     "chunk_rows",
     "detached",
     "device",
+    "for_kernels",
     "from_torch",
     "gather_room",
     "gather_rows",
     "get_namespace_and_device",
     "has_numba",
+    "in_numpy_memory",
     "is_numpy_namespace",
     "is_torch_namespace",
     "lower_at",
@@ -89,7 +91,8 @@ def top_k(values, k):
     if _long_rows(values, k, xp):
         from .kernels.largest import largest_rows
 
-        found, indices = largest_rows(to_numpy(values), k)
+        (rows,) = for_kernels(values)
+        found, indices = largest_rows(rows, k)
         return asarray_like(found, values), asarray_like(indices, values, dtype=xp.int64)
     if is_torch_namespace(xp):
         return _top_k_of_groups(values, k) if values.device.type == "cpu" else _torch_top_k(values, k)
@@ -113,11 +116,9 @@ def _long_rows(values, k, xp):
     n, p = values.shape
     if n * p < MANY_ENTRIES or not 0 < LONG_ROWS * k <= p:
         return False
-    if is_torch_namespace(xp):
-        here = values.device.type == "cpu" and not (values.requires_grad and xp.is_grad_enabled())
-    else:
-        here = is_numpy_namespace(xp)
-    return here and values.dtype in (xp.float32, xp.float64) and has_numba()
+    if is_torch_namespace(xp) and values.requires_grad and xp.is_grad_enabled():
+        return False
+    return in_numpy_memory(values) and values.dtype in (xp.float32, xp.float64) and has_numba()
 
 
 # torch.topk on a CPU spends 3 ns on every entry, a maximum over groups of strided columns a tenth of that.
@@ -327,6 +328,17 @@ def _each_by_lapack(factor, xp):
     At k = 32 it solves in a third of the time, at k = 64 it inverts in a fifth; at k = 8 the loop costs as much.
     """
     return is_numpy_namespace(xp) and factor.ndim == 3 and factor.shape[-1] > LOOPED_SIZE
+
+
+def in_numpy_memory(x):
+    """Whether NumPy can look at an array without a copy: it is one of its own, or a tensor on the CPU."""
+    xp = array_namespace(x)
+    return is_numpy_namespace(xp) or (is_torch_namespace(xp) and x.device.type == "cpu")
+
+
+def for_kernels(*arrays):
+    """NumPy arrays in the layout that kernels are compiled for: others, and read-only ones, would be compiled anew."""
+    return [np.require(to_numpy(array), requirements=["C", "W"]) for array in arrays]
 
 
 def nonzero_rows(mask):

@@ -66,7 +66,6 @@ def largest_rows(values, k):
     """The k largest entries of each row of a NumPy array, in descending order: ``(values, indices)``."""
     n, p = values.shape
     n_columns = p // max(1, p // (COLUMNS * k))
-    values = np.require(values, requirements=["C", "W"])
     out, indices = np.empty((n, k), dtype=values.dtype), np.empty((n, k), dtype=np.int64)
 
     def work(part):

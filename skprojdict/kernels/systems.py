@@ -60,20 +60,24 @@ def _gram(X, m, A):
 
 
 @_cached
+def _four(x0, x1, x2, x3, y):
+    """Inner products of four vectors with y, in one pass over it."""
+    a0 = a1 = a2 = a3 = y.dtype.type(0)
+    for a in range(y.shape[0]):
+        a0 += x0[a] * y[a]
+        a1 += x1[a] * y[a]
+        a2 += x2[a] * y[a]
+        a3 += x3[a] * y[a]
+    return a0, a1, a2, a3
+
+
+@_cached
 def _times(X, m, y, out):
     """``out = X y`` for the first m rows of X."""
     last = m - 1
-    zero = y.dtype.type(0)
     for i in range(0, m, 4):
         i1, i2, i3 = min(i + 1, last), min(i + 2, last), min(i + 3, last)
-        x0, x1, x2, x3 = X[i], X[i1], X[i2], X[i3]
-        a0 = a1 = a2 = a3 = zero
-        for a in range(y.shape[0]):
-            a0 += x0[a] * y[a]
-            a1 += x1[a] * y[a]
-            a2 += x2[a] * y[a]
-            a3 += x3[a] * y[a]
-        out[i], out[i1], out[i2], out[i3] = a0, a1, a2, a3
+        out[i], out[i1], out[i2], out[i3] = _four(X[i], X[i1], X[i2], X[i3], y)
 
 
 @_cached
@@ -364,19 +368,11 @@ def _row_now(start, changes, step, gone, m, row):
 
 @_cached
 def product_rows(F, indices, V, out):
-    """``out_ij = <F[indices_ij], V_i>``, four atoms at once."""
+    """``out_ij = <F[indices_ij], V_i>``."""
     n, K = indices.shape
     last = K - 1
     for i in range(n):
         own, v = indices[i], V[i]
-        zero = v.dtype.type(0)
         for u in range(0, K, 4):
             u1, u2, u3 = min(u + 1, last), min(u + 2, last), min(u + 3, last)
-            x0, x1, x2, x3 = F[own[u]], F[own[u1]], F[own[u2]], F[own[u3]]
-            a0 = a1 = a2 = a3 = zero
-            for a in range(v.shape[0]):
-                a0 += x0[a] * v[a]
-                a1 += x1[a] * v[a]
-                a2 += x2[a] * v[a]
-                a3 += x3[a] * v[a]
-            out[i, u], out[i, u1], out[i, u2], out[i, u3] = a0, a1, a2, a3
+            out[i, u], out[i, u1], out[i, u2], out[i, u3] = _four(F[own[u]], F[own[u1]], F[own[u2]], F[own[u3]], v)

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from .._array import array_namespace, asarray_like, to_numpy
+from .._array import array_namespace, asarray_like, for_kernels, to_numpy
 from ..kernels.threads import over_rows
 
 
@@ -12,7 +12,7 @@ def pursue_compiled(F, k, tol, method):
     from ..kernels.pursuit import pursue
 
     like, integer = F, array_namespace(F).int64
-    F = np.require(to_numpy(F), requirements=["C", "W"])  # other layouts would be compiled anew
+    (F,) = for_kernels(F)
     kind, p = F.dtype, F.shape[0]
     gram = F @ F.T
     eps = np.finfo(kind).eps

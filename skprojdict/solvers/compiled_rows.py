@@ -3,16 +3,7 @@
 
 import numpy as np
 
-from .._array import (
-    array_namespace,
-    asarray_like,
-    device,
-    has_numba,
-    is_numpy_namespace,
-    is_torch_namespace,
-    put_rows,
-    to_numpy,
-)
+from .._array import array_namespace, asarray_like, for_kernels, has_numba, in_numpy_memory, put_rows
 from ..kernels.threads import over_rows
 
 # Multiplications of a call's Gram matrices from which on compiling, or loading what was compiled, is earned back.
@@ -25,13 +16,7 @@ def compiled_pays(components, n, K):
     if not 0 < K <= d or n * K * K * d < LEAST_WORK:
         return False
     xp = array_namespace(components)
-    here = is_numpy_namespace(xp) or (is_torch_namespace(xp) and device(components).type == "cpu")
-    return here and components.dtype in (xp.float32, xp.float64) and has_numba()
-
-
-def _ready(*arrays):
-    """Views in the layout that the kernels were compiled for; others would be compiled anew."""
-    return [np.require(to_numpy(array), requirements=["C", "W"]) for array in arrays]
+    return in_numpy_memory(components) and components.dtype in (xp.float32, xp.float64) and has_numba()
 
 
 def project_compiled(Y, components, indices, weights, *, exact, bounds, spare):
@@ -41,7 +26,7 @@ def project_compiled(Y, components, indices, weights, *, exact, bounds, spare):
     that are not safe, and gives the same pair.
     """
     xp = array_namespace(components)
-    rows, atoms, own, w = _ready(Y, components, indices, weights)
+    rows, atoms, own, w = for_kernels(Y, components, indices, weights)
     coefs, reconstruction = np.zeros(own.shape, dtype=atoms.dtype), np.zeros(rows.shape, dtype=atoms.dtype)
     failed = np.zeros(rows.shape[0], dtype=bool)
     bounds = np.asarray(bounds, dtype=atoms.dtype)
@@ -62,7 +47,7 @@ def project_compiled(Y, components, indices, weights, *, exact, bounds, spare):
 
 def ranking_compiled(Y, components, indices, weights, k):
     """The ranking of :func:`skprojdict.solvers.elimination.elimination_ranking` under precisions ``weights``."""
-    rows, atoms, own, w = _ready(Y, components, indices, weights)
+    rows, atoms, own, w = for_kernels(Y, components, indices, weights)
     ranking = np.full(own.shape, -np.inf, dtype=atoms.dtype)
     numbers = np.array([np.finfo(atoms.dtype).smallest_normal], dtype=atoms.dtype)
     from ..kernels.systems import rank_rows
@@ -76,7 +61,7 @@ def ranking_compiled(Y, components, indices, weights, k):
 
 def products_compiled(table, indices, values):
     """The entries of ``values @ table.T`` at ``indices``."""
-    rows, atoms, own = _ready(values, table, indices)
+    rows, atoms, own = for_kernels(values, table, indices)
     out = np.empty(own.shape, dtype=atoms.dtype)
     from ..kernels.systems import product_rows
 

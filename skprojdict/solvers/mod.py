@@ -16,8 +16,10 @@ from skprojdict._array import (
     cholesky,
     chunk_rows,
     device,
+    for_kernels,
     gather_rows,
     has_numba,
+    in_numpy_memory,
     is_numpy_namespace,
     is_torch_namespace,
     nonzero_rows,
@@ -162,14 +164,12 @@ def code_statistics(indices, coefs, Y, n_components):
     xp, where = array_namespace(Y), device(Y)
     dtype = _wide_dtype(Y)
     n, k = indices.shape
-    here = is_numpy_namespace(xp) or (is_torch_namespace(xp) and where.type == "cpu")
+    here = in_numpy_memory(Y)
     if here and has_numba():
         from ..kernels.pursuit import accumulate
 
-        # Other layouts, and memory that may not be written to, would be compiled anew.
-        parts = [np.require(to_numpy(part), requirements=["C", "W"]) for part in (indices, coefs, Y)]
         gram, cross = np.zeros((n_components, n_components)), np.zeros((n_components, Y.shape[1]))
-        accumulate(*parts, gram, cross)
+        accumulate(*for_kernels(indices, coefs, Y), gram, cross)
         return asarray_like(gram, Y, dtype=dtype), asarray_like(cross, Y, dtype=dtype)
     if here:
         values = to_numpy(coefs).astype(np.float64, copy=False).reshape(-1)

@@ -10,10 +10,9 @@ from skprojdict._array import (
     device,
     gather_rows,
     has_numba,
-    is_numpy_namespace,
+    in_numpy_memory,
     is_torch_namespace,
     nonzero_rows,
-    on_cpu,
     take_along_rows,
     top_k,
 )
@@ -192,7 +191,7 @@ def _resolve_form(form, Y, F, k, selection_dtype):
                 "torch.from_numpy, or set selection_dtype=None."
             )
         return "residual"
-    here = (is_numpy_namespace(xp) or is_torch_namespace(xp)) and on_cpu(Y) and Y.dtype == F.dtype
+    here = in_numpy_memory(Y) and Y.dtype == F.dtype
     if form == "gram":
         if not here:
             raise ValueError(f"form='gram' is for NumPy and torch arrays on a CPU, got {xp.__name__} on {device(Y)}.")
