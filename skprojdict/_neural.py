@@ -305,7 +305,14 @@ class _NeuralDictionary(_ExchangeDictionary):
 
         p, d = weights.components.shape
         dead = DeadFeatures(p, self._dead_after(p, k), weights.components.device)
-        return Trainer(weights, self._loss(p, d, k), dead, learning_rate=self._peak_rate(p))
+        return Trainer(
+            weights,
+            self._loss(p, d, k),
+            dead,
+            learning_rate=self._peak_rate(p),
+            bias_rate=self._PACE.bias_rate,
+            unit_gradient=self._PACE.unit_gradient,
+        )
 
     def _start(self, X, Y, *, fresh, ranks=None):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
@@ -370,7 +377,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _peak_rate(self, n_components):
         if self.learning_rate == "auto":
-            return min(self._LARGEST_RATE, self._RATE / math.sqrt(n_components))
+            return self._PACE.peak(n_components)
         return float(self.learning_rate)
 
     def _device(self, X):
@@ -387,7 +394,6 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _train(self, progress, X, Y, y):
         """Minibatch steps with callbacks; one iteration is a pass over the rows, or 100 steps of a longer one."""
-        from .training.loop import schedule
         from .training.rows import steps_per_pass
 
         trainer, batches = progress.trainer, progress.batches
@@ -407,7 +413,8 @@ class _NeuralDictionary(_ExchangeDictionary):
             try:
                 self._iterate(progress, min(total, start + block), total, expected)
             finally:  # what an interrupted iteration has done is recorded, too
-                self._record(trainer, progress.values, trainer.learning_rate * schedule(progress.step - 1, total))
+                factor = self._PACE.factor(progress.step - 1, total)
+                self._record(trainer, progress.values, trainer.learning_rate * factor)
                 progress.values = []
                 self.n_iter_ = progress.n_iter_before + math.ceil(trainer.n_steps / a_pass)
             stop = iteration.call_on_fit_task_end(
@@ -427,13 +434,11 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _iterate(self, progress, end, total, expected):
         """Steps up to ``end``, and the checkpoints that fall due on the way."""
-        from .training.loop import schedule
-
         trainer, batches = progress.trainer, progress.batches
         n_rows = min(batches.n, batches.batch_size)
         while progress.step < end:
             rows = progress.views.take(next(batches), trainer.ranks)
-            rate = schedule(progress.step, total)
+            rate = self._PACE.factor(progress.step, total)
             progress.values.append(trainer.step(*rows, rate, n_rows, judge=not progress.values))
             progress.step += 1
             if expected and progress.step % self.checkpoint_every == 0 and progress.step < total:

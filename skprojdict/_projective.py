@@ -15,6 +15,7 @@ from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
 from .solvers.refine import choose_support, n_listed, weights_of
 from .solvers.ridge import project
+from .training.pace import Pace
 
 
 class ProjectiveDictionaryLearning(_NeuralDictionary):
@@ -200,8 +201,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     6
     """
 
-    _RATE: ClassVar[float] = 1.1
-    _LARGEST_RATE: ClassVar[float] = 0.02
+    _PACE: ClassVar[Pace] = Pace(1.1, 0.02)
     _parameter_constraints: ClassVar[dict] = {
         **_CONSTRAINTS,
         "penalty": [StrOptions({"exact", "ridge", "inverse_square", "softplus"}), callable],

@@ -15,8 +15,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.initial import geometric_median, initial_components, linear_map
 from skprojdict.training.dead import DeadFeatures
-from skprojdict.training.loop import NonFiniteLossError, Trainer, schedule
+from skprojdict.training.loop import NonFiniteLossError, Trainer
 from skprojdict.training.losses import learn_threshold, projective_loss, select_in_batch, topk_loss
+from skprojdict.training.pace import Pace, schedule
 from skprojdict.training.rows import BatchOrder, Rows, Views, measure_units, steps_per_pass
 from skprojdict.training.start import fresh_weights
 
@@ -300,7 +301,7 @@ def test_threshold_moves_to_the_batch_cut():
     assert negative.item() == 0
 
 
-# ---- schedule
+# ---- pace
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100, 1000])
@@ -315,6 +316,13 @@ def test_schedule_warms_up_and_decays(n):
         assert peak[0] == 4
         assert peak[-1] == 10
         assert rates[-1] == pytest.approx(1 / 90)
+
+
+def test_pace_has_a_largest_rate_and_a_decay_of_its_own():
+    pace = Pace(rate=0.4, largest_rate=0.02, decay=0.5)
+    assert pace.peak(100) == 0.02
+    assert pace.peak(1600) == pytest.approx(0.01)
+    assert [pace.factor(i, 100) for i in (4, 50, 75, 99)] == pytest.approx([1, 1, 0.5, 0.02])
 
 
 # ---- the loop
@@ -350,10 +358,10 @@ PARTS = {
 }
 
 
-def make_trainer(name, *, dtype=torch.float64, learning_rate=0.01, dead_after=100):
+def make_trainer(name, *, dtype=torch.float64, learning_rate=0.01, dead_after=100, **pace):
     weights = start(np.random.default_rng(0), dtype=dtype, **PARTS[name])
     dead = DeadFeatures(12, dead_after, CPU)
-    return Trainer(weights, make_loss(name), dead, learning_rate=learning_rate)
+    return Trainer(weights, make_loss(name), dead, learning_rate=learning_rate, **pace)
 
 
 def state_of(trainer):
@@ -413,6 +421,43 @@ def test_exact_tied_training_never_moves_the_bias():
         trainer.step(None, rows)
     assert (trainer.weights.bias == 0).all()
     assert trainer.weights.encoder_gain.item() == 1
+
+
+def test_unit_gradients_make_the_weight_of_a_batch_in_the_loss_irrelevant():
+    def fit(weights_in_loss, **pace):
+        trainer = make_trainer("topk", **pace)
+        loss = trainer.loss
+        for rows, weight in zip(batches(6), weights_in_loss, strict=True):
+            trainer.loss = lambda *given, weight=weight: loss(*given)._replace(loss=weight * loss(*given).loss)
+            trainer.step(None, rows)
+        return trainer.weights.components.detach()
+
+    uneven = [1e-6, 3.0, 1e-3, 50.0, 1e-9, 0.2]
+    assert_allclose(fit(uneven, unit_gradient=True), fit([1] * 6, unit_gradient=True), atol=1e-6)
+    assert (fit(uneven) - fit([1] * 6)).abs().max() > 1e-3  # cut off at 1, small gradients stay small
+
+
+@pytest.mark.parametrize("unit_gradient", [False, True])
+def test_a_loss_without_gradient_moves_nothing(unit_gradient):
+    trainer = make_trainer("topk", unit_gradient=unit_gradient)
+    before, loss = state_of(trainer), trainer.loss
+    trainer.loss = lambda *given: loss(*given)._replace(loss=0 * loss(*given).loss)
+    trainer.step(None, batches(1)[0])
+    assert same(before, state_of(trainer)) <= {
+        "rows_since",
+        "activations",
+        "components",
+    }  # atoms keep norm 1 by rounding
+    assert_allclose(trainer.weights.components.detach(), before["components"], rtol=1e-14)
+
+
+def test_the_bias_of_the_encoder_moves_at_its_own_rate():
+    trainer = make_trainer("topk", bias_rate=0.25, learning_rate=0.01)
+    before = state_of(trainer)
+    trainer.step(None, batches(1)[0])  # the first step of Adam is the rate in every entry with a gradient
+    moved = {name: (getattr(trainer.weights, name).detach() - before[name]).abs() for name in ("bias", "encoder")}
+    assert moved["bias"].max().item() == pytest.approx(0.0025, rel=1e-3)
+    assert moved["encoder"].max().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_rate_zero_moves_nothing_and_gradients_are_clipped():

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ..training.loop import NonFiniteLossError, schedule
+from ..training.loop import NonFiniteLossError
+from ..training.pace import schedule
 
 STEPS_PER_RECORD = 100
 MAX_GRAD_NORM = 1.0

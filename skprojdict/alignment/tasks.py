@@ -10,7 +10,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from ..training.loop import schedule
+from ..training.pace import schedule
 from .loop import DECAY
 
 __all__ = ["EntityTask", "EqualityTask", "Interchanges"]

@@ -26,8 +26,10 @@ class Trainer:
     dead : DeadFeatures
     learning_rate : float
         Peak step size of Adam.
+    bias_rate, unit_gradient : float, bool
+        As in :class:`skprojdict.training.pace.Pace`.
     max_grad_norm : float, default=1.0
-        Gradients are clipped to this global norm.
+        Gradients are clipped to this global norm, where they are not brought to 1 anyway.
 
     Attributes
     ----------
@@ -38,15 +40,15 @@ class Trainer:
         The processes that share the fit.
     """
 
-    def __init__(self, weights, loss, dead, *, learning_rate, max_grad_norm=1.0):
+    def __init__(self, weights, loss, dead, *, learning_rate, bias_rate=1.0, unit_gradient=False, max_grad_norm=1.0):
         self.weights, self.loss, self.dead = weights, loss, dead
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.unit_gradient = unit_gradient
         parameters = weights.trainable()
         fused = parameters[0].device.type in ("cpu", "cuda")
         # The centre has no norm to hold it: at the full rate it wanders off, and penalised forms then decode it.
-        centre = [tensor for tensor in parameters if tensor is weights.mean]
-        others = [tensor for tensor in parameters if tensor is not weights.mean]
-        groups = [{"params": others, "factor": 1.0}, {"params": centre, "factor": CENTRE_RATE}]
+        factors = {id(weights.mean): CENTRE_RATE, id(weights.bias): bias_rate}
+        groups = [{"params": [tensor], "factor": factors.get(id(tensor), 1.0)} for tensor in parameters]
         self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters
         self.n_steps = 0
@@ -96,7 +98,7 @@ class Trainer:
         values[0].backward()
         values = self.ranks.sum_gradients(self.parameters, values.detach())
         self.weights.project_gradient()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm, foreach=True)
+        norm = self._shorten_gradient()
         figures = torch.cat([values, norm[None]]).tolist()
         if not all(math.isfinite(v) for v in figures):
             for name, value in running.items():
@@ -117,6 +119,16 @@ class Trainer:
         self.n_steps += 1
         return tuple(figures[:3])
 
+    def _shorten_gradient(self):
+        """Bring the gradient to norm 1, or cut it off at the largest norm; returns the norm that it had."""
+        gradients = [tensor.grad for tensor in self.parameters if tensor.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.unit_gradient:
+            torch._foreach_div_(gradients, norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        else:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm, foreach=True)
+        return norm
+
     def settle(self):
         """Make whole what a step left that was cut off in the middle: unit norms, or the last good weights."""
         torch.set_grad_enabled(self.grad_mode)  # torch's own context managers may be cut off before they restore it
@@ -128,10 +140,3 @@ class Trainer:
     def back_to_good(self):
         """Put the last good weights back, after which this trainer has ended."""
         self.weights = self.good
-
-
-def schedule(step, n_steps, decay=0.9):
-    """Factor of the learning rate: linear warm-up over the first 5 % of the steps, linear decay over a last share."""
-    warm_up = max(1, round(0.05 * n_steps))
-    falling = max(1, round(decay * n_steps))
-    return min(1.0, (step + 1) / warm_up, (n_steps - step) / falling)
