@@ -107,6 +107,11 @@ def training_memory(rows, p, k, batch_size, name, parameters=None, fit=False, n_
     own = 4 * 4 * (2 * p * d + p + d)
 
     def measure():
+        # What is imported and compiled late, Numba above all, is no memory of the training.
+        small, views = trainer_of(name, X, 1024, k, parameters or {})
+        for _ in range(2):
+            small.step(*views.take(slice(0, batch_size)), 1.0)
+        del small, views
         if fit:
             model = getattr(skprojdict, name)(
                 p, n_nonzero_coefs=k, batch_size=batch_size, max_steps=n_steps, random_state=0, **(parameters or {})

@@ -158,7 +158,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             raise
         finally:  # an interrupted or diverged fit keeps its last good weights
             progress.batches.close()
-            self._store(trainer, X)
+            self._store(trainer, X, copy=False)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -199,7 +199,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             self._trainer = None  # its moments are of half a step
             raise
         finally:
-            self._store(trainer, X)
+            self._store(trainer, X, copy=True)
         self._record(trainer, [values], trainer.learning_rate)
         self.n_iter_ += 1
         return self
@@ -318,8 +318,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """A trainer with fresh or fitted weights, and the batches to feed it; a fresh start sets the units."""
         import torch
 
-        from .training.rows import Views, measure_units, units_behind_skip
-        from .training.start import fresh_weights
+        from .training.rows import Views
 
         where = self._device(X)
         like = X if fresh else self.components_
@@ -329,25 +328,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         p = resolve_n_components(self.n_components, Y.shape[1]) if fresh else self.components_.shape[0]
         k = resolve_n_nonzero(self.n_nonzero_coefs, p, Y.shape[1])
         if fresh:
-            units = measure_units(X, Y, n_sample=max(SAMPLE_ROWS, p), center=self.center, rng=rng, ranks=ranks)
-            if self._parts().get("skip") and units.scale_out:
-                units = units_behind_skip(units)
-            given = self._given_components(units.sample_out, p, rng)
-            self._set_units(units)
-            weights = fresh_weights(
-                units.sample_in,
-                units.sample_out,
-                components=given,
-                init=self.init,
-                n_components=p,
-                k=k,
-                input_mean=None if Y is X else units.mean_in / self.encoder_scale_,
-                mean=units.mean_out / self.scale_,
-                rng=rng,
-                dtype=dtype,
-                device=where,
-                **self._parts(),
-            )
+            weights = self._fresh_weights(X, Y, p, k, rng, ranks, dtype=dtype, device=where)
             self.n_steps_ = self.n_iter_ = 0
             self.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
         else:
@@ -358,6 +339,31 @@ class _NeuralDictionary(_ExchangeDictionary):
             trainer.dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
         return trainer, Views(X, Y, self.encoder_scale_, self.scale_, dtype, where), rng
 
+    def _fresh_weights(self, X, Y, n_components, k, rng, ranks, **kind):
+        """Weights to start from, and the units; the sample that both are made of ends here."""
+        from .training.rows import measure_units, units_behind_skip
+        from .training.start import fresh_weights
+
+        n_sample = max(SAMPLE_ROWS, n_components)
+        units = measure_units(X, Y, n_sample=n_sample, center=self.center, rng=rng, ranks=ranks)
+        if self._parts().get("skip") and units.scale_out:
+            units = units_behind_skip(units)
+        given = self._given_components(units.sample_out, n_components, rng)
+        self._set_units(units)
+        return fresh_weights(
+            units.sample_in,
+            units.sample_out,
+            components=given,
+            init=self.init,
+            n_components=n_components,
+            k=k,
+            input_mean=None if Y is X else units.mean_in / self.encoder_scale_,
+            mean=units.mean_out / self.scale_,
+            rng=rng,
+            **kind,
+            **self._parts(),
+        )
+
     def _set_units(self, units):
         """Forget an earlier fit and take on the units of this one."""
         self._forget_parts()
@@ -365,7 +371,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             warnings.warn(
                 "every row to reconstruct is the same: there is no variance to explain, and the atoms are arbitrary.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         self.scale_, self.encoder_scale_ = units.scale_out or 1.0, units.scale_in or 1.0
 
@@ -455,9 +461,12 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     # ---- between fitted attributes and weights
 
-    def _fitted_attributes(self, trainer, like):
-        """Fitted arrays in the namespace and on the device of ``like``, in the units of the data."""
-        weights = trainer.weights.clone()
+    def _fitted_attributes(self, trainer, like, *, copy=True):
+        """Fitted arrays in the namespace and on the device of ``like``, in the units of the data.
+
+        Without a ``copy`` some of them are the weights themselves, which must then change no more.
+        """
+        weights = trainer.weights.clone() if copy else trainer.weights.detached()
         rows, gain = weights.encoder_rows()
         encoder = rows if gain is None else rows * gain
         single = weights.input_mean is None
@@ -488,8 +497,8 @@ class _NeuralDictionary(_ExchangeDictionary):
                 attributes[f"{name}_"] = float(value)
         return attributes
 
-    def _store(self, trainer, like):
-        for name, value in self._fitted_attributes(trainer, like).items():
+    def _store(self, trainer, like, *, copy):
+        for name, value in self._fitted_attributes(trainer, like, copy=copy).items():
             setattr(self, name, value)
 
     def _forget_parts(self):

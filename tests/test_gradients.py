@@ -570,6 +570,32 @@ def test_auxk_against_finite_differences(rng):
     assert common.auxiliary(weights, a, residual, scores, none, auxk=2, auxk_coef=0.5).item() == 0
 
 
+@pytest.mark.parametrize("form", FORMS[:2])
+def test_auxk_moves_large_dictionaries_by_few_rows(rng, form, monkeypatch):
+    weights = make_weights(rng, form, importance=False)
+    dead = torch.zeros(P, dtype=torch.bool)
+    dead[[1, 4, 6]] = True
+    a, residual = tensor(rng, N, D), tensor(rng, N, D).detach()
+    leaves = [weights.components] if form == "tied" else [weights.components, weights.encoder]
+
+    def gradients(other_loss=None):
+        aux = common.auxiliary(weights, a, residual, weights.all_scores(a.detach()), dead, auxk=2, auxk_coef=0.5)
+        return torch.autograd.grad(aux if other_loss is None else aux + other_loss, leaves)
+
+    cubes = sum(leaf.pow(3).sum() for leaf in leaves)
+    small, small_sum = gradients(), gradients(cubes)
+    cubes = sum(leaf.pow(3).sum() for leaf in leaves)
+    monkeypatch.setattr(autograd, "LARGE_BYTES", 0)
+    large, large_sum = gradients(), gradients(cubes)
+    for one, other in zip(small, large, strict=True):
+        assert other.is_sparse
+        assert other.coalesce().indices()[0].tolist() == [1, 4, 6]
+        assert_allclose(other.to_dense(), one, atol=1e-14)
+    for one, other in zip(small_sum, large_sum, strict=True):
+        assert not other.is_sparse
+        assert_allclose(other, one, atol=1e-14)
+
+
 # ---- memory and determinism
 
 

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.initial import geometric_median, initial_components, linear_map
+from skprojdict.training import autograd
 from skprojdict.training.dead import DeadFeatures
 from skprojdict.training.loop import NonFiniteLossError, Trainer
 from skprojdict.training.losses import learn_threshold, projective_loss, select_in_batch, topk_loss
 from skprojdict.training.pace import Pace, schedule
 from skprojdict.training.rows import BatchOrder, Rows, Views, measure_units, steps_per_pass
+from skprojdict.training.spare import SpareWeights
 from skprojdict.training.start import fresh_weights
+from skprojdict.training.weights import Weights
 
 CPU = torch.device("cpu")
 
@@ -485,6 +488,24 @@ def test_dead_features_come_back():
     assert (trainer.dead.activations[:4] > 0).all()
 
 
+def test_dead_features_of_a_large_dictionary_learn_the_same(monkeypatch):
+    """Where nothing but AuxK moves the encoder, whose gradient is then of few rows, for a step at least."""
+    states = []
+    for large in (autograd.LARGE_BYTES, 0):
+        monkeypatch.setattr(autograd, "LARGE_BYTES", large)
+        trainer = make_trainer("exact", dead_after=60)
+        trainer.loss = partial(trainer.loss, encoder_loss="penalty")
+        with torch.no_grad():
+            trainer.weights.bias[:4] = -8.0
+        for rows in batches(8):
+            trainer.step(None, rows)
+        states.append(state_of(trainer))
+    assert states[0].keys() == states[1].keys()
+    assert (states[0]["encoder"] != state_of(make_trainer("exact"))["encoder"]).any()
+    for name, value in states[0].items():
+        assert_allclose(states[1][name], value, atol=1e-12, err_msg=name)
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     values=st.lists(st.sampled_from([0.0, 1.0, -3.0, 1e-12, 1e6, -1e6]), min_size=24, max_size=24),
@@ -495,3 +516,50 @@ def test_any_finite_batch_gives_a_finite_step(values, name):
     result = trainer.step(None, torch.tensor(values, dtype=torch.float32).reshape(4, 6))
     assert np.isfinite(result).all()
     assert all(torch.isfinite(value).all() for value in state_of(trainer).values())
+
+
+# ---- weights to go back to
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 2**15 - 1), (torch.float64, 2**31 - 1)])
+@pytest.mark.parametrize("size", [1.0, 1e-25, 1e30])
+def test_spare_weights_are_near_and_kept_as_they_are(rng, dtype, largest, size):
+    F = torch.from_numpy(size * rng.standard_normal((50, 7)) * 10.0 ** rng.integers(-6, 6, (50, 1))).to(dtype)
+    F[3] = 0.0
+    F[4, 1:] = 0.0
+    weights = Weights(components=F, mean=F[0] / 3, bias=F[:, 1].clone(), threshold=torch.tensor(0.1, dtype=dtype))
+    spare = SpareWeights(weights)
+    found = spare.restored()
+    assert {name for name, _ in found.parts()} == {"components", "mean", "bias", "threshold"}
+    for name in ("mean", "bias", "threshold"):  # a vector is not worth the rounding
+        assert torch.equal(getattr(found, name), getattr(weights, name))
+    assert found.components.dtype == dtype
+    error = (found.components - F).abs().amax(1)
+    assert (error <= F.abs().amax(1) / largest).all()
+    assert (found.components[3] == 0).all()
+    assert torch.equal(SpareWeights(found).restored().components, found.components)
+    spare.keep(weights, {"threshold": torch.tensor(0.2, dtype=dtype)})
+    assert spare.restored().threshold.item() == pytest.approx(0.2)
+
+
+def test_spare_weights_take_half_the_memory(rng):
+    F = torch.from_numpy(rng.standard_normal((64, 32))).float()
+    spare = SpareWeights(Weights(components=F, mean=F[0], bias=F[:, 0], encoder=F))
+    held = [each for pair in spare._matrices.values() for each in pair]
+    assert sum(each.nbytes for each in held) == F.nbytes + 2 * 64 * 4
+
+
+def test_a_trainer_goes_back_to_the_judged_weights():
+    trainer = make_trainer("topk")
+    for rows in batches(3):
+        trainer.step(None, rows, judge=True)
+    judged = trainer.weights.clone()
+    trainer.step(None, batches(1)[0], judge=True)
+    for rows in batches(3):
+        trainer.step(None, rows)
+    moved = trainer.weights.clone()
+    trainer.back_to_good()
+    for name, value in trainer.weights.parts():
+        assert_allclose(value, getattr(judged, name), atol=1e-8, err_msg=name)
+        assert not torch.allclose(value, getattr(moved, name), atol=1e-4), name
+    assert_allclose(trainer.weights.components.norm(dim=1), 1, atol=1e-15)

@@ -21,6 +21,10 @@ __all__ = ["decode", "outer_sum", "overlap", "projected", "selected_scores"]
 LARGE_BYTES, BAG_BYTES = 32 * 2**20, 4 * 2**20
 
 
+def _is_large(n_rows, like):
+    return like.device.type == "cpu" and n_rows * like.shape[1] * like.element_size() > LARGE_BYTES
+
+
 def outer_sum(indices, terms, n_rows):
     """``sum_i sum_j w_ij (row indices_ij) r_i^T`` over several terms ``(w, R)``: an (n_rows, d) tensor.
 
@@ -45,13 +49,12 @@ def outer_sum(indices, terms, n_rows):
         return embedding_bag(rows, values, offsets, mode="sum", per_sample_weights=weights)
 
     like = terms[0][1]
-    row_bytes = like.shape[1] * like.element_size()
-    if like.device.type != "cpu" or n_rows * row_bytes <= LARGE_BYTES:
+    if not _is_large(n_rows, like):
         total = bags(rows, offsets, *terms[0])
         for term in terms[1:]:
             total.add_(bags(rows, offsets, *term))
         return total
-    n_atoms = max(1, BAG_BYTES // row_bytes)
+    n_atoms = max(1, BAG_BYTES // (like.shape[1] * like.element_size()))
     total = uninitialised((n_rows, like.shape[1]), like)
     bounds = [0, *ends[n_atoms - 1 :: n_atoms].tolist(), flat.numel()]
     for place, start in enumerate(range(0, n_rows, n_atoms)):
@@ -69,21 +72,34 @@ def _weighted_rows(indices, weights, table):
     return embedding_bag(indices, table.contiguous(), mode="sum", per_sample_weights=weights.contiguous())
 
 
+def _table_gradient(table, indices, weights, values, among):
+    """Gradient of a (p, d) table, from the sparse outer products of its rows at ``indices``.
+
+    Where these are ``among`` a few rows of a large table it is sparse, with those rows: a second dense one beside that
+    of the other losses would be as much memory again, and as much to add.
+    """
+    if among is None or not _is_large(table.shape[0], table):
+        return outer_sum(indices, [(weights, values)], table.shape[0])
+    places = torch.searchsorted(among, indices)
+    rows = outer_sum(places, [(weights, values)], among.shape[0])
+    return torch.sparse_coo_tensor(among[None], rows, table.shape, is_coalesced=True, check_invariants=False)
+
+
 class _SelectedScores(Function):
     @staticmethod
-    def forward(ctx, encoder, inputs, indices, values):
-        ctx.save_for_backward(encoder, inputs, indices)
+    def forward(ctx, encoder, inputs, indices, values, among):
+        ctx.save_for_backward(encoder, inputs, indices, among)
         return values.clone()
 
     @staticmethod
     def backward(ctx, grad):
-        encoder, inputs, indices = ctx.saved_tensors
-        d_encoder = outer_sum(indices, [(grad, inputs)], encoder.shape[0]) if ctx.needs_input_grad[0] else None
+        encoder, inputs, indices, among = ctx.saved_tensors
+        d_encoder = _table_gradient(encoder, indices, grad, inputs, among) if ctx.needs_input_grad[0] else None
         d_inputs = _weighted_rows(indices, grad, encoder) if ctx.needs_input_grad[1] else None
-        return d_encoder, d_inputs, None, None
+        return d_encoder, d_inputs, None, None, None
 
 
-def selected_scores(encoder, inputs, indices, values=None, *, chunk_size="auto"):
+def selected_scores(encoder, inputs, indices, values=None, *, among=None, chunk_size="auto"):
     """``<E_j, a_i>`` for the selected j of each row i, differentiable in the encoder and the inputs.
 
     Parameters
@@ -93,32 +109,37 @@ def selected_scores(encoder, inputs, indices, values=None, *, chunk_size="auto")
     indices : int64 tensor of shape (n, K)
     values : tensor of shape (n, K), default=None
         The products, where the caller has them from the full score matrix already.
+    among : int64 tensor of shape (m,), default=None
+        Ascending atoms to which all ``indices`` belong: the encoder's gradient may then be sparse, with those rows.
     """
     if values is None:
         values = sampled_products(encoder.detach(), indices, inputs.detach(), chunk_size=chunk_size)
-    return _SelectedScores.apply(encoder, inputs, indices, values)
+    return _SelectedScores.apply(encoder, inputs, indices, values, among)
 
 
 class _Decode(Function):
     @staticmethod
-    def forward(ctx, codes, components, indices, chunk_size):
-        ctx.save_for_backward(codes, components, indices)
+    def forward(ctx, codes, components, indices, chunk_size, among):
+        ctx.save_for_backward(codes, components, indices, among)
         ctx.chunk_size = chunk_size
         return _weighted_rows(indices, codes, components)
 
     @staticmethod
     def backward(ctx, grad):
-        codes, components, indices = ctx.saved_tensors
+        codes, components, indices, among = ctx.saved_tensors
         d_codes = (
             sampled_products(components, indices, grad, chunk_size=ctx.chunk_size) if ctx.needs_input_grad[0] else None
         )
-        d_components = outer_sum(indices, [(codes, grad)], components.shape[0]) if ctx.needs_input_grad[1] else None
-        return d_codes, d_components, None, None
+        d_components = _table_gradient(components, indices, codes, grad, among) if ctx.needs_input_grad[1] else None
+        return d_codes, d_components, None, None, None
 
 
-def decode(codes, components, indices, *, chunk_size="auto"):
-    """``sum_j z_ij f_j``: the additive decoder on sparse codes (n, K), differentiable in codes and components."""
-    return _Decode.apply(codes, components, indices, chunk_size)
+def decode(codes, components, indices, *, among=None, chunk_size="auto"):
+    """``sum_j z_ij f_j``: the additive decoder on sparse codes (n, K), differentiable in codes and components.
+
+    ``among`` as in :func:`selected_scores`.
+    """
+    return _Decode.apply(codes, components, indices, chunk_size, among)
 
 
 class _Projected(Function):

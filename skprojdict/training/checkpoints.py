@@ -11,6 +11,7 @@ import torch
 
 from .._array import array_namespace, to_numpy
 from ..formats import container
+from .spare import SpareWeights
 from .weights import Weights
 
 FORMAT = "skprojdict-checkpoint"
@@ -116,7 +117,7 @@ def read(path):
 
 def weights_arrays(weights, prefix):
     """Tensors of some weights as NumPy arrays, by prefixed name."""
-    return {f"{prefix}.{name}": _numpy(value) for name, value in vars(weights).items() if value is not None}
+    return {f"{prefix}.{name}": _numpy(value) for name, value in weights.parts()}
 
 
 def weights_from(arrays, prefix, device):
@@ -126,7 +127,8 @@ def weights_from(arrays, prefix, device):
 
 def trainer_state(trainer):
     """``(arrays, numbers)``: weights, moments, dead-feature counts and last good weights."""
-    arrays = weights_arrays(trainer.weights, "weights") | weights_arrays(trainer.good, "good")
+    trainer.optimiser.zero_grad()  # they have had their step; the last good weights take as much memory
+    arrays = weights_arrays(trainer.weights, "weights") | weights_arrays(trainer.good.restored(), "good")
     for i, parameter in enumerate(trainer.parameters):
         moments = trainer.optimiser.state.get(parameter, {})
         arrays |= {f"moments.{i}.{name}": _numpy(value) for name, value in moments.items()}
@@ -142,7 +144,7 @@ def restore_trainer(trainer, arrays, numbers):
         moments = {name: _tensor(array, device) for name, array in _under(arrays, f"moments.{i}")}
         if moments:
             trainer.optimiser.state[parameter] = moments
-    trainer.good = weights_from(arrays, "good", device)
+    trainer.good = SpareWeights(weights_from(arrays, "good", device))
     trainer.dead.rows_since = _tensor(arrays["dead.rows_since"], device)
     trainer.dead.activations = _tensor(arrays["dead.activations"], device)
     trainer.n_steps = numbers["n_steps"]
@@ -151,7 +153,7 @@ def restore_trainer(trainer, arrays, numbers):
 
 def all_finite(weights):
     """Whether no weight is NaN or infinite: nothing else may become a checkpoint."""
-    return all(bool(torch.isfinite(value).all()) for value in vars(weights).values() if value is not None)
+    return all(bool(torch.isfinite(value).all()) for _, value in weights.parts())
 
 
 def _under(arrays, prefix):

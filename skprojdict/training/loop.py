@@ -6,6 +6,7 @@ import math
 import torch
 
 from .distributed import Ranks
+from .spare import SpareWeights
 
 # Learning rate of the centre, relative to the others'.
 CENTRE_RATE = 0.1
@@ -33,8 +34,8 @@ class Trainer:
 
     Attributes
     ----------
-    good, best : Weights, float
-        Copy of the last good weights, and the lowest loss that judged one.
+    good, best : SpareWeights, float
+        The last good weights, and the lowest loss that judged them.
     n_steps : int
     ranks : Ranks
         The processes that share the fit.
@@ -54,13 +55,14 @@ class Trainer:
         self.n_steps = 0
         self.grad_mode = torch.is_grad_enabled()
         self.ranks = Ranks()
-        self.good, self.best = weights.clone(), math.inf
+        self.good, self.best = SpareWeights(weights), math.inf
 
     def join(self, ranks):
         """Share the fit with other processes: all start at the weights of the first."""
         self.ranks = ranks
-        ranks.spread(value for value in vars(self.weights).values() if value is not None)
-        self.good = self.weights.clone() if ranks.size > 1 else self.good
+        ranks.spread(tensor for _, tensor in self.weights.parts())
+        if ranks.size > 1:
+            self.good.keep(self.weights)
 
     @torch.enable_grad()
     def step(self, inputs, targets, rate=1.0, n_rows=None, *, judge=False):
@@ -89,13 +91,16 @@ class Trainer:
         running = self.weights.running()
         n = targets.shape[0]
         n_rows = n_rows or n
+        self.optimiser.zero_grad(set_to_none=True)  # before the loss: its memory serves the scores of all atoms
         with self.ranks.batch(n, n_rows):
             batch = self.loss(self.weights, inputs, targets, self.dead.mask())
-        self.optimiser.zero_grad(set_to_none=True)
         values = torch.stack([batch.loss, batch.squared_error, batch.variance])
         if n != n_rows:  # a mean over the whole batch is the sum of shares
             values = values * (n / n_rows)
         values[0].backward()
+        for parameter in self.parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:  # of atoms that no other loss moves
+                parameter.grad = parameter.grad.to_dense()
         values = self.ranks.sum_gradients(self.parameters, values.detach())
         self.weights.project_gradient()
         norm = self._shorten_gradient()
@@ -109,7 +114,7 @@ class Trainer:
                 "penalty is used. The estimator holds the last good weights."
             )
         if judge and figures[0] <= 2 * self.best:
-            self.good.copy_(self.weights, running)
+            self.good.keep(self.weights, running)
             self.best = min(self.best, figures[0])
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate * group["factor"]
@@ -139,4 +144,5 @@ class Trainer:
 
     def back_to_good(self):
         """Put the last good weights back, after which this trainer has ended."""
-        self.weights = self.good
+        self.weights = self.good.restored()
+        self.weights.renormalise()

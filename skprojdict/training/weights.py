@@ -70,28 +70,25 @@ class Weights:
     RUNNING = ("threshold", "alpha")  # moved by the loss itself, in place
     FIXED = ("input_mean", *RUNNING)
 
+    def parts(self):
+        """``(name, tensor)`` of what the form has."""
+        return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+
     def trainable(self):
         """Leaf tensors that take gradients."""
-        named = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return [tensor.requires_grad_() for name, tensor in named if tensor is not None and name not in self.FIXED]
+        return [tensor.requires_grad_() for name, tensor in self.parts() if name not in self.FIXED]
+
+    def detached(self):
+        """The same tensors, without gradients."""
+        return replace(self, **{name: tensor.detach() for name, tensor in self.parts()})
 
     def clone(self):
         """A detached copy."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: v.detach().clone() for name, v in values.items() if v is not None})
-
-    @torch.no_grad()
-    def copy_(self, other, instead):
-        """Take the values of ``other``, or those of the dictionary ``instead`` under their names, in place."""
-        for f in fields(self):
-            own = getattr(self, f.name)
-            if own is not None:
-                own.copy_(instead.get(f.name, getattr(other, f.name)))
+        return replace(self, **{name: tensor.detach().clone() for name, tensor in self.parts()})
 
     def running(self):
         """Copies of the tensors that the loss moves without a gradient, by name."""
-        named = ((name, getattr(self, name)) for name in self.RUNNING)
-        return {name: tensor.clone() for name, tensor in named if tensor is not None}
+        return {name: tensor.clone() for name, tensor in self.parts() if name in self.RUNNING}
 
     def encoder_rows(self):
         """Encoder matrix (p, m), and the factor that its products are still to be multiplied by (None: none)."""

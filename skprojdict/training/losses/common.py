@@ -29,8 +29,8 @@ def straight_relu(scores):
     return scores + (scores.clamp_min(0) - scores).detach()
 
 
-def scores_at(weights, inputs, indices, all_scores=None):
-    """Differentiable scores (n, K) of the selected atoms."""
+def scores_at(weights, inputs, indices, all_scores=None, *, among=None):
+    """Differentiable scores (n, K) of the selected atoms; ``among`` as in :func:`selected_scores`."""
     rows, gain = weights.encoder_rows()
     bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
     values = None
@@ -38,7 +38,7 @@ def scores_at(weights, inputs, indices, all_scores=None):
         values = all_scores.gather(1, indices) - bias.detach()
         if gain is not None:  # a gain of 0 has lost the products
             values = values / gain.detach() if float(gain.detach()) else None
-    products = selected_scores(rows, inputs, indices, values)
+    products = selected_scores(rows, inputs, indices, values, among=among)
     return (products if gain is None else products * gain) + bias
 
 
@@ -69,9 +69,9 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact
     indices = candidates[local]
     if weights.encoder is None:
         weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
-    codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None))
+    codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None, among=candidates))
     residual = residual.detach()
-    error = mean_square(residual - decode(codes, weights.components, indices))
+    error = mean_square(residual - decode(codes, weights.components, indices, among=candidates))
     total = batch_mean(mean_square(residual)).clamp_min(torch.finfo(residual.dtype).tiny)
     return auxk_coef * (error / total)
 
