@@ -201,6 +201,21 @@ def test_top_k_of_rows_that_are_not_finite(switch):
     assert all(len(set(row)) == 8 for row in indices)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_top_k_of_numbers_of_every_size(dtype, switch):
+    """The bound is found by halving an interval, which may begin anywhere and end between two neighbours."""
+    switch(True)
+    rng = np.random.default_rng(0)
+    limits = np.finfo(dtype)
+    values = (rng.standard_normal((12, 200)) * 10.0 ** rng.uniform(-44, 37, (12, 200))).astype(dtype)
+    values[0, ::3], values[1, ::3], values[2, ::9], values[3] = limits.max, -limits.max, np.inf, -limits.max
+    values[4], values[5] = limits.smallest_subnormal * rng.integers(0, 9, 200), 1 + limits.eps * rng.integers(0, 9, 200)
+    values[6, 5:], values[7, 20:] = -np.inf, np.inf
+    for k in (1, 7, 25):
+        expected = np.argsort(-values, axis=1, kind="stable")[:, :k]
+        assert_array_equal(_array.top_k(values, k)[1], expected)
+
+
 def test_top_k_keeps_the_gradient(switch):
     torch = pytest.importorskip("torch")
     switch(True)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Vectors of 64 bytes as values inside kernels: 16 numbers of float32, 8 of float64.
+
+Loops that write rows while they read others are vectorised by LLVM only behind tests that the rows do not overlap, and
+with a tail for what is left over; for rows of some 64 numbers both cost more than the arithmetic. Here the kernel says
+what is a vector. Where the machine's are shorter, several of them do the same. Offsets count numbers in the memory of a
+contiguous array, whatever its shape; no bounds are checked. Importing this file needs the extra "numba".
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+BYTES = 64
+# Sums may be reordered and products fused: see ``compiling``.
+_FREE = ("contract", "nsz", "reassoc")
+
+
+class _Vector(types.Type):
+    def __init__(self, dtype):
+        self.dtype, self.lanes = dtype, BYTES * 8 // dtype.bitwidth
+        super().__init__(f"vector of {self.lanes} {dtype}")
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        number = ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType()
+        super().__init__(manager, kind, ir.VectorType(number, kind.lanes))
+
+
+def _place(context, builder, signature, args):
+    """Pointer to the vector at an offset of an array, and the alignment that it is sure to have."""
+    kind = signature.args[0].dtype
+    array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
+    pointer = builder.gep(array.data, [args[1]])
+    return builder.bitcast(pointer, context.get_value_type(_Vector(kind)).as_pointer()), kind.bitwidth // 8
+
+
+@intrinsic
+def load(typing, array, offset):
+    """The vector at an offset."""
+
+    def generate(context, builder, signature, args):
+        pointer, align = _place(context, builder, signature, args)
+        return builder.load(pointer, align=align)
+
+    return _Vector(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def store(typing, array, offset, vector):
+    """Write a vector to an offset."""
+
+    def generate(context, builder, signature, args):
+        pointer, align = _place(context, builder, signature, args)
+        builder.store(args[2], pointer, align=align)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def filled(typing, number):
+    """A vector of one number."""
+
+    def generate(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        nothing = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(nothing, args[0], ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+        return builder.shuffle_vector(first, nothing, places)
+
+    return _Vector(number)(number), generate
+
+
+@intrinsic
+def fused(typing, a, b, c):
+    """``a * b + c``."""
+
+    def generate(context, builder, signature, args):
+        return builder.fadd(builder.fmul(args[0], args[1], flags=_FREE), args[2], flags=_FREE)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def total(typing, vector):
+    """The sum of a vector's numbers."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.vector.reduce.fadd.v{kind.count}f{vector.dtype.bitwidth}"
+        shape = ir.FunctionType(kind.element, [kind.element, kind])
+        reduce = cgutils.get_or_insert_function(builder.module, shape, name)
+        return builder.call(reduce, [kind.element(0.0), args[0]], fastmath=_FREE)
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
+def reaching(typing, vector, bound):
+    """Which numbers of a vector are at least those of another, as the bits of an integer, the first one lowest."""
+
+    def generate(context, builder, signature, args):
+        bits = builder.fcmp_ordered(">=", *args)
+        return builder.zext(builder.bitcast(bits, ir.IntType(bits.type.count)), ir.IntType(64))
+
+    return types.int64(vector, bound), generate
+
+
+@intrinsic
+def lowest(typing, bits):
+    """Place of the lowest bit that is set in an integer other than 0."""
+
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(bits), generate
