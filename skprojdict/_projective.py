@@ -13,8 +13,8 @@ from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.refine import choose_support, n_listed, weights_of
-from .solvers.ridge import project
+from .solvers.propose import n_listed
+from .solvers.refine import choose_support, code
 from .training.pace import Pace
 
 
@@ -383,12 +383,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         threshold = getattr(self, "threshold_", 0.0)
         xp = array_namespace(scores)
         target = self._target(X, Y)
-        support = choose_support(scores, target, self.components_, threshold=threshold, **coding)
         if target is None:
+            support = choose_support(scores, None, self.components_, threshold=threshold, **coding)
             coefs = self._predicted(inputs, raw, support)
             if self.positive_code:
                 coefs = xp.where(coefs > 0, coefs, xp.zeros_like(coefs))
         else:
-            weights = weights_of(support, **coding["penalty"])
-            coefs = project(target, self.components_, support.indices, weights, **coding["solve"]).coefs
+            support, coefs = code(scores, target, self.components_, threshold=threshold, **coding)
         return support.indices, coefs * self.scale_

@@ -354,11 +354,12 @@ def test_degenerate_rows_under_a_penalty(rng, penalty, k, monkeypatch):
     inputs, targets = make_rows(rng, "untied")
     fixed = {}
 
-    def held(proposed, scores, Y, components, **coding):
-        return fixed.setdefault("support", settle(proposed, scores, Y, components, **coding))
+    def held(scores, Y, components, **coding):
+        proposed, support, fit = choose(scores, Y, components, **coding)
+        return proposed, fixed.setdefault("support", support), fit
 
-    settle = projective.settle
-    monkeypatch.setattr(projective, "settle", held)
+    choose = projective.choose
+    monkeypatch.setattr(projective, "choose", held)
     changed = options(penalty, prefixes=[(P, k)])
     changed["coding"]["k"] = k
     grads = check_loss(projective_loss, weights, inputs, targets, **changed)

@@ -9,7 +9,8 @@ import scipy.optimize
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.penalties import dimension_estimate
-from skprojdict.solvers.refine import choose_support, prune, refine, shortlist, weights_of
+from skprojdict.solvers.propose import shortlist
+from skprojdict.solvers.refine import choose_support, prune, refine, weights_of
 from skprojdict.solvers.ridge import effective_dimension, project
 from skprojdict.solvers.select import Support, select
 

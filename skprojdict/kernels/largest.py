@@ -10,6 +10,8 @@ from .vectors import BYTES, filled, load, lowest, reaching
 # A row is looked at in so many columns for each of its k largest entries: the k-th largest of the maxima over these
 # columns is a bound that few more than k entries exceed.
 COLUMNS = 4
+# NaN and infinities keep their meaning.
+_exact = compiled(frozenset(), inner=True)
 
 
 def n_columns(p, k):
@@ -17,17 +19,18 @@ def n_columns(p, k):
     return p // (p // (COLUMNS * k)) if p >= 2 * COLUMNS * k else 0
 
 
-@compiled()
+@compiled(inner=True)
 def _column_maxima(row, best):
     size = best.shape[0]
-    best[:] = row[:size]
+    for j in range(size):
+        best[j] = row[j]
     for start in range(size, row.shape[0] - size + 1, size):
         part = row[start : start + size]
         for j in range(size):
             best[j] = part[j] if part[j] > best[j] else best[j]
 
 
-@compiled(frozenset())
+@_exact
 def _count(values, m, bound):
     """How many of the first m values reach the bound."""
     count = np.int32(0)
@@ -36,7 +39,7 @@ def _count(values, m, bound):
     return count
 
 
-@compiled(frozenset())
+@_exact
 def kth_largest(values, m, k):
     """A bound that the k largest of the first m values reach, and no others but those equal to the k-th.
 
@@ -73,8 +76,8 @@ def kth_largest(values, m, k):
             high = middle
 
 
-@compiled(frozenset())
-def _cut(found, place, m, bound, k):
+@_exact
+def cut(found, place, m, bound, k):
     """Keep what is above the bound, and of what equals it the first, k in all; returns how many are left."""
     spare = k
     for j in range(m):
@@ -88,7 +91,7 @@ def _cut(found, place, m, bound, k):
     return kept
 
 
-@compiled(frozenset())
+@_exact
 def list_largest(row, k, best, found, place):
     """The k largest entries of a row, in order of index, of equal ones the first.
 
@@ -129,7 +132,7 @@ def list_largest(row, k, best, found, place):
             found[j], place[j] = row[j], j
         m = p
     if m > k:
-        m = _cut(found, place, m, kth_largest(found, m, k), k)
+        m = cut(found, place, m, kth_largest(found, m, k), k)
     return m == k
 
 

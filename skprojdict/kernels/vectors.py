@@ -7,6 +7,8 @@ what is a vector. Where the machine's are shorter, several of them do the same. 
 contiguous array, whatever its shape; no bounds are checked. Importing this file needs the extra "numba".
 """
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -15,6 +17,11 @@ from numba.extending import intrinsic, models, register_model
 BYTES = 64
 # Sums may be reordered and products fused: see ``compiling``.
 _FREE = ("contract", "nsz", "reassoc")
+
+
+def _inside(function) -> Any:
+    """An intrinsic of Numba's; its own annotations would be those of the function, with the typing context."""
+    return intrinsic(function)
 
 
 class _Vector(types.Type):
@@ -38,7 +45,14 @@ def _place(context, builder, signature, args):
     return builder.bitcast(pointer, context.get_value_type(_Vector(kind)).as_pointer()), kind.bitwidth // 8
 
 
-@intrinsic
+def _call(builder, name, vector, result, args):
+    """Call one of LLVM's own functions of vectors."""
+    name = f"llvm.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+    shape = ir.FunctionType(result, [each.type for each in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), args, fastmath=_FREE)
+
+
+@_inside
 def load(typing, array, offset):
     """The vector at an offset."""
 
@@ -49,7 +63,7 @@ def load(typing, array, offset):
     return _Vector(array.dtype)(array, types.intp), generate
 
 
-@intrinsic
+@_inside
 def store(typing, array, offset, vector):
     """Write a vector to an offset."""
 
@@ -61,7 +75,7 @@ def store(typing, array, offset, vector):
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic
+@_inside
 def filled(typing, number):
     """A vector of one number."""
 
@@ -75,7 +89,7 @@ def filled(typing, number):
     return _Vector(number)(number), generate
 
 
-@intrinsic
+@_inside
 def fused(typing, a, b, c):
     """``a * b + c``."""
 
@@ -85,21 +99,68 @@ def fused(typing, a, b, c):
     return a(a, b, c), generate
 
 
-@intrinsic
+@_inside
+def quotient(typing, a, b):
+    """``a / b``."""
+
+    def generate(context, builder, signature, args):
+        return builder.fdiv(*args)
+
+    return a(a, b), generate
+
+
+@_inside
+def root(typing, vector):
+    """Square roots."""
+
+    def generate(context, builder, signature, args):
+        return _call(builder, "sqrt", vector, args[0].type, args)
+
+    return vector(vector), generate
+
+
+@_inside
+def larger(typing, a, b):
+    """The larger of two numbers in each place; the second where they do not compare."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return a(a, b), generate
+
+
+@_inside
+def smaller(typing, a, b):
+    """The smaller of two numbers in each place; the second where they do not compare."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return a(a, b), generate
+
+
+@_inside
 def total(typing, vector):
     """The sum of a vector's numbers."""
 
     def generate(context, builder, signature, args):
-        kind = args[0].type
-        name = f"llvm.vector.reduce.fadd.v{kind.count}f{vector.dtype.bitwidth}"
-        shape = ir.FunctionType(kind.element, [kind.element, kind])
-        reduce = cgutils.get_or_insert_function(builder.module, shape, name)
-        return builder.call(reduce, [kind.element(0.0), args[0]], fastmath=_FREE)
+        number = args[0].type.element
+        return _call(builder, "vector.reduce.fadd", vector, number, [number(0.0), *args])
 
     return vector.dtype(vector), generate
 
 
-@intrinsic
+@_inside
+def least(typing, vector):
+    """The smallest of a vector's numbers."""
+
+    def generate(context, builder, signature, args):
+        return _call(builder, "vector.reduce.fmin", vector, args[0].type.element, args)
+
+    return vector.dtype(vector), generate
+
+
+@_inside
 def reaching(typing, vector, bound):
     """Which numbers of a vector are at least those of another, as the bits of an integer, the first one lowest."""
 
@@ -110,7 +171,7 @@ def reaching(typing, vector, bound):
     return types.int64(vector, bound), generate
 
 
-@intrinsic
+@_inside
 def lowest(typing, bits):
     """Place of the lowest bit that is set in an integer other than 0."""
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Projection and elimination around their compiled kernels: arrays in, arrays of the same library out."""
+"""Projection, elimination and selection around their compiled kernels: arrays in, arrays of the same library out."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,3 +72,142 @@ def products_compiled(table, indices, values):
 
     over_rows(work, rows.shape[0])
     return asarray_like(out, table)
+
+
+class Codes(NamedTuple):
+    """What a kernel selects and solves for each row, in arrays of the library that it was given.
+
+    Atoms come first, then padding. ``coefs`` and ``reconstruction`` are None where they are not asked for.
+    """
+
+    indices: Any
+    scores: Any
+    active: Any
+    coefs: Any = None
+    reconstruction: Any = None
+
+
+class _Rows:
+    """NumPy arrays for k atoms of each of n rows, to be written by kernels."""
+
+    def __init__(self, n, k, dtype):
+        self.indices, self.counts = np.zeros((n, k), dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.scores = np.zeros((n, k), dtype=dtype)
+
+    def of(self, part):
+        """The arrays of a slice of the rows, in the order in which kernels take them."""
+        return self.indices[part], self.counts[part], self.scores[part]
+
+    def codes(self, like, *more):
+        """The same, and ``more``, as arrays of the library of ``like``."""
+        xp = array_namespace(like)
+        indices = asarray_like(self.indices, like, dtype=xp.int64)
+        active = np.arange(indices.shape[1])[None, :] < self.counts[:, None]
+        active = asarray_like(active, like, dtype=xp.bool)
+        return Codes(indices, asarray_like(self.scores, like), active, *more)
+
+
+class _Solved(_Rows):
+    """The same with coefficients, and reconstructions of d numbers; d = 0: without."""
+
+    def __init__(self, n, k, dtype, d):
+        super().__init__(n, k, dtype)
+        self.coefs, self.reconstruction = np.zeros((n, k), dtype=dtype), np.zeros((n, d), dtype=dtype)
+
+    def of(self, part):
+        return *super().of(part), self.coefs[part], self.reconstruction[part]
+
+    def codes(self, like):
+        fitted = self.reconstruction.shape[1] > 0
+        more = asarray_like(self.coefs, like), asarray_like(self.reconstruction, like) if fitted else None
+        return super().codes(like, *more)
+
+    def failed(self, like):
+        """Numbers of the rows that were not safe to solve."""
+        return asarray_like(np.flatnonzero(self.counts < 0), like, dtype=array_namespace(like).int64)
+
+
+def _numbers(bounds, ridge, dtype):
+    return np.array([*bounds, ridge, np.finfo(dtype).smallest_normal], dtype=dtype)
+
+
+def code_compiled(scores, Y, components, sizes, *, positive, bounds, ridge, fitted):
+    """Selection by score with candidates and pruning, and least squares on what is left, in one kernel.
+
+    Parameters
+    ----------
+    scores, Y, components : arrays of shape (n, p), (n, d), (p, d)
+    sizes : tuple of three int
+        k, candidates, and how many of the best scored are looked at.
+    positive : bool
+        Whether only scores above 0 are selected.
+    bounds : tuple of two float
+        Least pivots of a safe and of a strong system.
+    ridge : float
+        Penalty of the elimination.
+    fitted : bool
+        Whether reconstructions are wanted.
+
+    Returns
+    -------
+    proposed, codes : Codes
+        Candidates, and what is left of them.
+    failed : int64 array
+        Numbers of the rows that were not safe to solve, of which nothing else holds.
+    """
+    values, rows, atoms = for_kernels(scores, Y, components)
+    n, p = values.shape
+    proposed = _Rows(n, sizes[1], atoms.dtype)
+    out = _Solved(n, sizes[0], atoms.dtype, atoms.shape[1] if fitted else 0)
+    numbers, floor = _numbers(bounds, ridge, atoms.dtype), 0.0 if positive else np.nan
+    from ..kernels.coding import code_rows
+    from ..kernels.largest import n_columns
+
+    def work(part):
+        best = np.empty(n_columns(p, sizes[2]), dtype=atoms.dtype)
+        given = rows[part], atoms, values[part], best, sizes, floor, numbers
+        code_rows(*given, *proposed.of(part), *out.of(part))
+
+    over_rows(work, n)
+    return proposed.codes(components), out.codes(components), out.failed(components)
+
+
+def refine_compiled(scores, correlation, Y, components, indices, active, rounding, k, *, bounds, ridge, fitted):
+    """The k atoms of each row and those that correlate best, cut to k again, and least squares on what is left.
+
+    Parameters
+    ----------
+    scores, correlation : arrays of shape (n, p)
+        Encoder scores; inner products of all atoms with what each row leaves over, which may be overwritten.
+    Y, components : arrays of shape (n, d), (p, d)
+    indices, active : arrays of shape (n, K)
+        Atoms that each row has.
+    rounding : array of shape (n,)
+        Correlations not above it recommend nobody.
+    k : int
+    bounds, ridge, fitted
+        See :func:`code_compiled`.
+
+    Returns
+    -------
+    origin : int64 array of shape (n, k)
+        Places of the atoms among those that the row had, -1 for those added.
+    codes, failed
+        See :func:`code_compiled`.
+    """
+    values, products, rows, atoms = for_kernels(scores, correlation, Y, components)
+    own, on, level = for_kernels(indices, active, rounding)
+    n, p = products.shape
+    origin, out = np.zeros((n, k), dtype=np.int64), _Solved(n, k, atoms.dtype, atoms.shape[1] if fitted else 0)
+    numbers = _numbers(bounds, ridge, atoms.dtype)
+    from ..kernels.coding import refine_rows
+    from ..kernels.largest import n_columns
+
+    def work(part):
+        best = np.empty(n_columns(p, k), dtype=atoms.dtype)
+        given = rows[part], atoms, values[part], products[part], best, own[part], on[part], level[part], k, numbers
+        refine_rows(*given, origin[part], *out.of(part))
+
+    over_rows(work, n)
+    origin = asarray_like(origin, components, dtype=array_namespace(components).int64)
+    return origin, out.codes(components), out.failed(components)

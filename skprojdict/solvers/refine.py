@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Supports improved by solving: candidates pruned to the best k, steps of subspace pursuit, non-negative supports."""
 
-from .._array import array_namespace, device, lower_at, take_along_rows, top_k
-from .elimination import elimination_ranking
-from .penalties import precisions
-from .ridge import nonnegative_support, project, sampled_products
-from .select import Support, fit_budget, keep_best, select
+from .._array import array_namespace, device, lower_at, put_rows, take_along_rows, top_k
+from .compiled_rows import code_compiled, compiled_pays, refine_compiled
+from .elimination import RIDGE, elimination_ranking
+from .penalties import SCORE_FREE, precisions
+from .propose import n_candidates, n_listed, propose
+from .ridge import Projection, nonnegative_support, project
+from .select import Support, fit_budget, keep_best
+from .systems import safe_pivots
 
 
 def weights_of(support, **penalty):
@@ -64,34 +67,55 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     >>> np.sort(support.indices)
     array([[1, 2]])
     """
+    return _refined(support, None, scores, Y, components, k, penalty=penalty, solve=solve)[0]
+
+
+def _refined(support, fit, scores, Y, components, k, *, penalty, solve):
+    """The same, and least squares on the result where a kernel comes by it; ``fit`` is that on the support, or None."""
     xp = array_namespace(Y)
-    own = None
+    own = None  # how many atoms each row may add and keep
     if k is None:
         k = support.indices.shape[1]
         own = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
     # Shrunken coefficients leave a residual that recommends atoms like those that the row has: fit without the penalty.
-    present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
-    fitted = project(Y, components, support.indices, present, **{**solve, "exact": True})
-    correlation = (Y - fitted.reconstruction) @ components.T
-    values, extra = top_k(lower_at(correlation, support.indices, support.active), min(k, components.shape[0]))
+    if fit is None:
+        present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
+        fit = project(Y, components, support.indices, present, **{**solve, "exact": True})
+    correlation = (Y - fit.reconstruction) @ components.T
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
-    size = xp.sqrt(xp.sum(Y * Y, axis=1, keepdims=True)) + xp.sum(xp.abs(fitted.coefs), axis=1, keepdims=True)
+    size = xp.sqrt(xp.sum(Y * Y, axis=1)) + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
-    useful = values > rounding if own is None else (values > rounding) & _first(own, values)
-    none_added = xp.zeros_like(support.active) if support.added is None else support.added
-    candidates = Support(
-        xp.concat([support.indices, extra], axis=1),
-        xp.concat([support.scores, take_along_rows(scores, extra)], axis=1),
-        xp.concat([support.active, useful], axis=1),
-        xp.concat([none_added, xp.ones_like(extra, dtype=xp.bool)], axis=1),
-    )
+    given = support, scores, correlation, rounding
+    n, width = support.indices.shape
+    if own is None and _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + k):
+        return _refined_in_one(*given, Y, components, k, penalty=penalty, solve=solve)
+    candidates = _with_best(*given, k, own)
     if own is None:
-        return prune(candidates, Y, components, k, penalty=penalty, solve=solve)
+        return prune(candidates, Y, components, k, penalty=penalty, solve=solve), None
     # Every row keeps its own number of atoms, so they do not go one after the other in step.
     candidates = _padding_last(candidates)
     width = candidates.indices.shape[1]
     best = keep_best(candidates, _ranking(candidates, Y, components, width, penalty=penalty, solve=solve), k)
-    return best._replace(active=best.active & _first(own, best.active))
+    return best._replace(active=best.active & _first(own, best.active)), None
+
+
+def _with_best(support, scores, correlation, rounding, k, own=None):
+    """The support and the k atoms that correlate best with what it leaves over, at most ``own`` of them."""
+    xp = array_namespace(scores)
+    values, extra = top_k(lower_at(correlation, support.indices, support.active), min(k, scores.shape[1]))
+    useful = values > rounding[:, None]
+    if own is not None:
+        useful = useful & _first(own, values)
+    return Support(
+        xp.concat([support.indices, extra], axis=1),
+        xp.concat([support.scores, take_along_rows(scores, extra)], axis=1),
+        xp.concat([support.active, useful], axis=1),
+        xp.concat([_added(support), xp.ones_like(extra, dtype=xp.bool)], axis=1),
+    )
+
+
+def _added(support):
+    return array_namespace(support.active).zeros_like(support.active) if support.added is None else support.added
 
 
 def _first(counts, like):
@@ -106,50 +130,49 @@ def _padding_last(support):
     return Support(*(take_along_rows(part, order) for part in support))
 
 
-def n_candidates(k, candidate_factor, n_components):
-    """How many atoms the encoder proposes for each row, before pruning to k."""
-    return min(n_components, max(k, round(candidate_factor * k)))
+# ---- the same in one kernel
 
 
-def n_listed(k, candidate_factor, shortlist_factor, n_components):
-    """How many of the best scored atoms of each row are looked at; one candidate more than k makes a second look."""
-    candidates = n_candidates(k, candidate_factor, n_components)
-    return max(candidates, n_candidates(k, shortlist_factor, n_components)) if candidates > k else candidates
+def _fused(penalty, solve):
+    """Whether every active atom takes part, and systems are solved directly: what the kernels take for granted."""
+    return penalty["penalty"] in SCORE_FREE and solve.get("solver", "cholesky") == "cholesky"
 
 
-def shortlist(support, Y, components, k, n_candidates, *, solve):
-    """Choose each row's candidates from a longer list: a second look that needs no second product.
+def _kernel_options(components, K):
+    return {"bounds": safe_pivots(components, K, exact=True), "ridge": RIDGE}
 
-    The k best scored are solved for, without a penalty. Of the others on the list those join that correlate best with
-    what is left over of the target: what the encoder scores high because it resembles a selected atom has nothing to
-    add, and makes room.
 
-    Parameters
-    ----------
-    support : Support
-        More than ``n_candidates`` atoms a row, by descending score.
-    Y : array of shape (n, d)
-    components : array of shape (p, d)
-    k, n_candidates : int
-    solve : dict
-        Arguments of :func:`project`.
+def _rows_of(rows, *arrays):
+    return [None if each is None else array_namespace(each).take(each, rows, axis=0) for each in arrays]
 
-    Returns
-    -------
-    support : Support
-        ``n_candidates`` atoms a row.
-    """
+
+def _patched(parts, rows, others):
+    """Arrays (or None) with the numbered rows replaced."""
+    return [None if a is None else put_rows(a, rows, b) for a, b in zip(parts, others, strict=True)]
+
+
+def _pruned(candidates, Y, components, k, *, penalty, solve):
+    """Pruned to k, and least squares on them: of the rows that a kernel leaves to others."""
+    support = prune(candidates, Y, components, k, penalty=penalty, solve=solve)
+    present = array_namespace(Y).astype(support.active, Y.dtype)
+    return support, project(Y, components, support.indices, present, **{**solve, "exact": True})
+
+
+def _refined_in_one(support, scores, correlation, rounding, Y, components, k, *, penalty, solve):
     xp = array_namespace(Y)
-
-    def columns(part):
-        return Support(*(None if values is None else values[:, part] for values in support))
-
-    first, others = columns(slice(None, k)), columns(slice(k, None))
-    fitted = project(Y, components, first.indices, xp.astype(first.active, Y.dtype), **{**solve, "exact": True})
-    residual = Y - fitted.reconstruction
-    gain = sampled_products(components, others.indices, residual, chunk_size=solve.get("chunk_size", "auto"))
-    joining = keep_best(others, gain, n_candidates - k)
-    return Support(*(None if a is None else xp.concat([a, b], axis=1) for a, b in zip(first, joining, strict=True)))
+    given = Y, components, support.indices, support.active, rounding
+    options = _kernel_options(components, support.indices.shape[1] + k)
+    origin, codes, failed = refine_compiled(scores, correlation, *given, k, fitted=True, **options)
+    new = origin < 0
+    added = new | take_along_rows(_added(support), xp.where(new, xp.zeros_like(origin), origin))
+    refined, fit = Support(codes.indices, codes.scores, codes.active, added), Projection(*codes[3:])
+    if failed.shape[0]:
+        own = Support(*_rows_of(failed, *support))
+        scores, correlation, rounding, Y = _rows_of(failed, scores, correlation, rounding, Y)
+        candidates = _with_best(own, scores, correlation, rounding, k)
+        others = _pruned(candidates, Y, components, k, penalty=penalty, solve=solve)
+        refined, fit = Support(*_patched(refined, failed, others[0])), Projection(*_patched(fit, failed, others[1]))
+    return refined, fit
 
 
 def choose_support(scores, Y, components, *, n_refinements=0, **coding):
@@ -158,7 +181,7 @@ def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     Selects by score, chooses ``candidate_factor`` times k candidates from ``shortlist_factor`` times k atoms, prunes
     them to k, refines ``n_refinements`` times, then (``positive_code``) drops the atoms whose coefficient is 0 in the
     best non-negative combination. The one code
-    path of fit and transform: :func:`propose`, then :func:`settle`.
+    path of fit and transform: :func:`propose`, then :func:`settled`.
 
     Parameters
     ----------
@@ -170,7 +193,7 @@ def choose_support(scores, Y, components, *, n_refinements=0, **coding):
         Atoms.
     n_refinements : int, default=0
     **coding
-        The other keywords of :func:`propose` and :func:`settle`.
+        The other keywords of :func:`propose` and :func:`settled`.
 
     Returns
     -------
@@ -194,61 +217,85 @@ def choose_support(scores, Y, components, *, n_refinements=0, **coding):
     >>> np.sort(choose_support(scores, Y, F, n_refinements=1, **coding).indices)
     array([[1, 2]])
     """
-    proposed = propose(scores, components, Y, **coding)
-    return proposed if Y is None else settle(proposed, scores, Y, components, n_refinements=n_refinements, **coding)
+    return choose(scores, Y, components, n_refinements=n_refinements, **coding)[1]
 
 
-def propose(
+def choose(scores, Y, components, *, n_refinements=0, fitted=False, **coding):
+    """The selection of :func:`choose_support` with what was proposed, and least squares where a kernel came by it.
+
+    Parameters
+    ----------
+    fitted : bool, default=False
+        Whether reconstructions are wanted as well.
+
+    Returns
+    -------
+    proposed, support : Support
+    fit : Projection or None
+        Of the rows on their support, without a penalty; of the reconstruction too if ``fitted``.
+    """
+    fit = None
+    if Y is not None and _in_one(components, scores.shape[0], **coding):
+        proposed, support, fit = _coded(scores, Y, components, fitted=fitted or n_refinements > 0, **coding)
+    else:
+        proposed = support = propose(scores, components, Y, **coding)
+    if Y is None:
+        return proposed, proposed, None
+    return proposed, *settled(support, fit, scores, Y, components, n_refinements=n_refinements, **coding)
+
+
+def code(scores, Y, components, **coding):
+    """The selection of :func:`choose_support`, and the coefficients (n, K) of the projection on it."""
+    _, support, fit = choose(scores, Y, components, **coding)
+    penalty, solve = coding["penalty"], coding["solve"]
+    if fit is None or not solve.get("exact"):
+        fit = project(Y, components, support.indices, weights_of(support, **penalty), **solve)
+    return support, fit.coefs
+
+
+def _in_one(components, n, *, k, selection="top_k", candidate_factor=1.0, penalty, solve, **unused):
+    p = components.shape[0]
+    if selection != "top_k" or k is None or k > p or not _fused(penalty, solve):
+        return False
+    return compiled_pays(components, n, n_candidates(k, candidate_factor, p))
+
+
+def _coded(
     scores,
+    Y,
     components,
-    Y=None,
     *,
     k,
-    selection="top_k",
-    threshold=0.0,
-    dimension_budget=None,
-    budget_measure="estimate",
     candidate_factor=1.0,
     shortlist_factor=1.0,
     positive_scores=True,
+    fitted,
     penalty,
     solve,
     **unused,
 ):
-    """What the encoder proposes for each row: by score alone, but for the choice from a longer list.
-
-    Parameters
-    ----------
-    scores : array of shape (n, p)
-    components : array of shape (p, d)
-        Looked at for ``budget_measure="exact"`` only.
-    Y : array of shape (n, d), default=None
-        Targets. With them ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned, chosen from
-        the ``shortlist_factor`` times k best scored ones (:func:`shortlist`). None: k atoms, by score.
-    k : int or None
-        Atoms a row at most. None: as many as the rule admits.
-    penalty, solve : dict
-        Arguments of :func:`precisions` and :func:`project`.
-
-    Returns
-    -------
-    support : Support
-    """
+    """What is proposed for each row, and what pruning leaves of it, by one kernel."""
     p = components.shape[0]
-    several = Y is not None and k is not None and selection == "top_k"
-    candidates = n_candidates(k, candidate_factor, p) if several else k
-    listed = n_listed(k, candidate_factor, shortlist_factor, p) if several else k
-    support = select(scores, listed, selection=selection, threshold=threshold, positive=positive_scores)
-    if several and listed > candidates:
-        return shortlist(support, Y, components, k, candidates, solve=solve)
-    if selection != "budget":
-        return support
-    limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
-    return fit_budget(support, components, dimension_budget, **limit)
+    sizes = k, n_candidates(k, candidate_factor, p), n_listed(k, candidate_factor, shortlist_factor, p)
+    options = _kernel_options(components, sizes[1])
+    given = scores, Y, components, sizes
+    listed, codes, failed = code_compiled(*given, positive=positive_scores, fitted=fitted, **options)
+    proposed, support, fit = Support(*listed[:3]), Support(*codes[:3]), Projection(*codes[3:])
+    if failed.shape[0]:
+        own, y = _rows_of(failed, scores, Y)
+        factors = {"candidate_factor": candidate_factor, "shortlist_factor": shortlist_factor}
+        other = propose(
+            own, components, y, k=k, positive_scores=positive_scores, penalty=penalty, solve=solve, **factors
+        )
+        proposed = Support(*_patched(proposed, failed, other))
+        others = _pruned(other, y, components, k, penalty=penalty, solve=solve)
+        support, fit = Support(*_patched(support, failed, others[0])), Projection(*_patched(fit, failed, others[1]))
+    return support if sizes[1] == k else proposed, support, fit
 
 
-def settle(
+def settled(
     support,
+    fit,
     scores,
     Y,
     components,
@@ -267,19 +314,19 @@ def settle(
 
     Where a rule gives rows different numbers of atoms (k=None, "budget", "threshold"), proposals are not pruned, and a
     refinement step keeps each row's own number at most, and within the budget. Parameters as in
-    :func:`choose_support`.
+    :func:`choose_support`; ``fit`` is least squares on the support, or None. Returns the final pair of both.
     """
     most = k if selection == "top_k" else None
-    if most is not None:
-        support = prune(support, Y, components, most, penalty=penalty, solve=solve)
+    if most is not None and support.indices.shape[1] > most:
+        support, fit = prune(support, Y, components, most, penalty=penalty, solve=solve), None
     for _ in range(n_refinements):
-        support = refine(support, scores, Y, components, most, penalty=penalty, solve=solve)
+        support, fit = _refined(support, fit, scores, Y, components, most, penalty=penalty, solve=solve)
         if selection == "budget":
             limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
             support = _fit_until_stable(support, components, dimension_budget, limit)
     if positive_code:
-        support = _positive(support, Y, components, penalty=penalty, solve=solve)
-    return support
+        support, fit = _positive(support, Y, components, penalty=penalty, solve=solve), None
+    return support, fit
 
 
 def _fit_until_stable(support, components, budget, limit):

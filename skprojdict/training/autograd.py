@@ -144,8 +144,8 @@ def decode(codes, components, indices, *, among=None, chunk_size="auto"):
 
 class _Projected(Function):
     @staticmethod
-    def forward(ctx, targets, components, weights, indices, options, envelope):
-        coefs, reconstruction = project(targets, components, indices, weights, **options)
+    def forward(ctx, targets, components, weights, indices, options, envelope, known):
+        coefs, reconstruction = known or project(targets, components, indices, weights, **options)
         ctx.save_for_backward(targets - reconstruction, components, weights, indices, coefs)
         ctx.options, ctx.envelope = options, envelope
         ctx.mark_non_differentiable(*([] if not envelope else [coefs]))
@@ -156,7 +156,7 @@ class _Projected(Function):
         residual, components, weights, indices, coefs = ctx.saved_tensors
         if ctx.envelope:
             d_components = outer_sum(indices, [(coefs, grad)], components.shape[0])
-            return None, d_components, None, None, None, None
+            return None, d_components, None, None, None, None, None
         options = dict(ctx.options)
         exact, solver, max_iter = options.pop("exact", False), options.get("solver"), options.get("cg_max_iter")
 
@@ -182,10 +182,10 @@ class _Projected(Function):
             wide=(True, False, True),
         )
         d_components = outer_sum(indices, [(u, residual), (coefs, grad - z)], components.shape[0])
-        return z, d_components, None if exact else slope, None, None, None
+        return z, d_components, None if exact else slope, None, None, None, None
 
 
-def projected(targets, components, weights, indices, *, envelope=False, **options):
+def projected(targets, components, weights, indices, *, envelope=False, known=None, **options):
     """The projection of :func:`skprojdict.solvers.ridge.project`, differentiable: ``(reconstruction, coefs)``.
 
     With ``u = (G + Lambda)^-1 (X g + h)``, ``z = X^T u`` for upstream gradients g of the reconstruction and h of the
@@ -202,10 +202,12 @@ def projected(targets, components, weights, indices, *, envelope=False, **option
     envelope : bool, default=False
         Promise that the loss is the squared error of an exact projection, where u = 0 (the envelope theorem): the
         gradient is then ``beta_j g`` for the atoms and 0 for the targets, and takes no solve.
+    known : Projection, default=None
+        The values, where the caller has them already.
     **options
         Passed to :func:`skprojdict.solvers.ridge.project`.
     """
-    return _Projected.apply(targets, components, weights, indices, options, envelope)
+    return _Projected.apply(targets, components, weights, indices, options, envelope, known)
 
 
 class _Overlap(Function):

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
-from ...solvers.refine import n_listed, propose, settle
+from ...solvers.propose import n_listed
+from ...solvers.refine import choose, settled
+from ...solvers.ridge import Projection
 from ...solvers.select import Support
 from ..autograd import overlap, projected
 from ..distributed import batch_rows
@@ -92,27 +94,35 @@ class _Part(NamedTuple):
 
 
 def supports(scores, y, atoms, *, coding, refined_share):
-    """What the encoder proposes and what the solver settles on, refined at least once in a share of the rows."""
-    proposed = propose(scores, atoms, y, **coding)
-    support = settle(proposed, scores, y, atoms, **coding)
+    """What the encoder proposes and what the solver settles on, refined at least once in a share of the rows.
+
+    With least squares on the latter, where the selection came by it.
+    """
+    proposed, support, fit = choose(scores, y, atoms, fitted=True, **coding)
     first, n = batch_rows(y.shape[0])
     n_refined = round(refined_share * n)
     if not n_refined or coding["n_refinements"]:
-        return proposed, support
+        return proposed, support, fit
     rows = torch.arange(n_refined, device=y.device) * n // n_refined  # spread: batches come in the order of the data
     if n != y.shape[0]:  # those of this process
         rows = rows[(rows >= first) & (rows < first + y.shape[0])] - first
         if not rows.numel():
-            return proposed, support
+            return proposed, support, fit
     parts = Support(*(None if part is None else part[rows] for part in support))
-    refined = settle(parts, scores[rows], y[rows], atoms, **{**coding, "n_refinements": 1})
+    part_fit = None if fit is None else Projection(*(part[rows] for part in fit))
+    once = {**coding, "n_refinements": 1}
+    refined, refined_fit = settled(parts, part_fit, scores[rows], y[rows], atoms, **once)
     width = refined.indices.shape[1]
     added = torch.zeros_like(support.active) if support.added is None else support.added
     merged = (
         torch.nn.functional.pad(part, (0, width - part.shape[1])).index_copy(0, rows, new)
         for part, new in zip(support._replace(added=added), refined, strict=True)
     )
-    return proposed, Support(*merged)
+    if fit is not None and refined_fit is not None and width == support.indices.shape[1]:
+        fit = Projection(*(part.index_copy(0, rows, new) for part, new in zip(fit, refined_fit, strict=True)))
+    else:
+        fit = None
+    return proposed, Support(*merged), fit
 
 
 def dropped(proposed, support, n_components):
@@ -137,7 +147,9 @@ def _projective_part(
     exact = penalty["penalty"] == "exact"
     with torch.no_grad():
         important = scores if gain is None else scores * gain
-        proposed, support = supports(important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share)
+        proposed, support, fit = supports(
+            important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
+        )
     known = scores if exact_scores else None
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
@@ -150,7 +162,9 @@ def _projective_part(
     selected = taught[:, :k] if same else scores_at(weights, a, support.indices, known)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
-    reconstruction, coefs = projected(y, atoms, s, support.indices, envelope=exact, **solve)
+    reconstruction, coefs = projected(
+        y, atoms, s, support.indices, envelope=exact, known=fit if exact else None, **solve
+    )
     residual = y - reconstruction
     loss = mean_square(residual)
     if regress:
