@@ -41,7 +41,7 @@ class JumpReLUDictionaryLearning(_PenalisedDictionary):
         Nested prefixes of the dictionary (Matryoshka; Bussmann et al., 2025): the training loss is the mean of the
         errors that the first m atoms leave, for each m and for the whole dictionary. Codes are as without.
     tied : bool, default=False
-        The encoder is the dictionary times one learned gain.
+        The encoder's rows are the atoms, each times a learned gain.
     target : {"X", "y"}, default="X"
         What is reconstructed. "X": y is ignored everywhere. "y": a second view; X predicts y (a transcoder).
     auxk_coef : float, default=1/32

@@ -48,8 +48,8 @@ OPTIONAL_PARTS = {
     "surrogate": ("surrogate_components_", "surrogate_bias_"),
     "skip": ("skip_components_",),
 }
-SCALARS = ("encoder_gain", "importance_gain", "threshold", "alpha")
-VECTORS = ("thresholds", "magnitude_log_gain", "magnitude_bias")
+SCALARS = ("importance_gain", "threshold", "alpha")
+VECTORS = ("encoder_gain", "thresholds", "magnitude_log_gain", "magnitude_bias")
 
 _CONSTRAINTS = {
     "n_components": [None, Interval(Integral, 1, None, closed="left")],
@@ -310,8 +310,8 @@ class _NeuralDictionary(_ExchangeDictionary):
             self._loss(p, d, k),
             dead,
             learning_rate=self._peak_rate(p),
-            bias_rate=self._PACE.bias_rate,
-            unit_gradient=self._PACE.unit_gradient,
+            bias_rate=self._pace.bias_rate,
+            unit_gradient=self._pace.unit_gradient,
         )
 
     def _start(self, X, Y, *, fresh, ranks=None):
@@ -381,9 +381,13 @@ class _NeuralDictionary(_ExchangeDictionary):
         given = self.init(sample, n_components, rng) if callable(self.init) else self.init
         return check_initial_components(given, n_components, sample.shape[1])
 
+    @property
+    def _pace(self):
+        return self._PACE
+
     def _peak_rate(self, n_components):
         if self.learning_rate == "auto":
-            return self._PACE.peak(n_components)
+            return self._pace.peak(n_components)
         return float(self.learning_rate)
 
     def _device(self, X):
@@ -419,7 +423,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             try:
                 self._iterate(progress, min(total, start + block), total, expected)
             finally:  # what an interrupted iteration has done is recorded, too
-                factor = self._PACE.factor(progress.step - 1, total)
+                factor = self._pace.factor(progress.step - 1, total)
                 self._record(trainer, progress.values, trainer.learning_rate * factor)
                 progress.values = []
                 self.n_iter_ = progress.n_iter_before + math.ceil(trainer.n_steps / a_pass)
@@ -444,7 +448,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         n_rows = min(batches.n, batches.batch_size)
         while progress.step < end:
             rows = progress.views.take(next(batches), trainer.ranks)
-            rate = self._PACE.factor(progress.step, total)
+            rate = self._pace.factor(progress.step, total)
             progress.values.append(trainer.step(*rows, rate, n_rows, judge=not progress.values))
             progress.step += 1
             if expected and progress.step % self.checkpoint_every == 0 and progress.step < total:
@@ -468,7 +472,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """
         weights = trainer.weights.clone() if copy else trainer.weights.detached()
         rows, gain = weights.encoder_rows()
-        encoder = rows if gain is None else rows * gain
+        encoder = rows if gain is None else rows * gain[:, None]
         single = weights.input_mean is None
         arrays = {
             "components_": weights.components,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The projective dictionary as an estimator."""
 
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import ClassVar
@@ -41,7 +42,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score.
         Clipped to ``n_components`` with one warning.
     tied : bool, default=False
-        The encoder is the dictionary times one learned gain.
+        The encoder's rows are the atoms, each times a learned gain.
     target : {"X", "y"}, default="X"
         What is reconstructed. "X": y is ignored everywhere. "y": a second view; X selects the atoms, y is projected
         (a transcoder).
@@ -157,9 +158,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     scale_, encoder_scale_ : float
         Mean norm of the centred rows of the target (with ``skip=True`` of what least squares leaves over of it, at
         least a tenth) and of the input.
-    encoder_gain_, importance_gain_ : float
-        Gain of a tied encoder (contained in ``encoder_components_``); factor between scores and a score-dependent
-        penalty.
+    encoder_gain_ : array of shape (n_components,)
+        With ``tied=True``: what the atoms are multiplied by to give ``encoder_components_``.
+    importance_gain_ : float
+        Factor between scores and a score-dependent penalty.
     threshold_ : float
         Learned threshold of ``selection="threshold"``.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
@@ -335,6 +337,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         if sae.magnitude_bias is not None:  # it fires where both gate and magnitude are positive
             floor = np.maximum(0, sae.encoder_bias - sae.magnitude_bias * np.exp(-sae.magnitude_log_gain))
         return Taken({"n_nonzero_coefs": sae.k}, gain, floor)
+
+    @property
+    def _pace(self):
+        # Where atoms are all that a tied encoder has beside gain and bias, these may not run ahead of them.
+        return replace(self._PACE, bias_rate=0.1) if self.tied else self._PACE
 
     def _parts(self):
         return {

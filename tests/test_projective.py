@@ -66,7 +66,7 @@ def test_too_many_nonzero_coefficients_are_clipped_with_one_warning(data):
 
 def test_tied_encoder_is_the_dictionary_times_its_gain(data):
     model = P(tied=True, **SMALL).fit(data)
-    np.testing.assert_allclose(model.encoder_components_, model.encoder_gain_ * model.components_, atol=1e-12)
+    np.testing.assert_allclose(model.encoder_components_, model.encoder_gain_[:, None] * model.components_, atol=1e-12)
     untied = P(**SMALL).fit(data)
     assert not hasattr(untied, "encoder_gain_")
     assert np.abs(untied.encoder_components_ - untied.components_).max() > 0.01

@@ -74,7 +74,7 @@ def fresh_weights(
         mean=tensor(mean),
         bias=torch.zeros(p, dtype=dtype, device=device),
         encoder=None if tied else tensor(encoder),
-        encoder_gain=torch.ones((), dtype=dtype, device=device) if tied else None,
+        encoder_gain=torch.ones(p, dtype=dtype, device=device) if tied else None,
         input_mean=None if input_mean is None else tensor(input_mean),
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,

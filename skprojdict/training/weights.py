@@ -23,9 +23,9 @@ class Weights:
     bias : (p,)
         Encoder bias.
     encoder : (p, m) or None
-        None: tied, the encoder is ``encoder_gain * components``.
-    encoder_gain : () or None
-        Gain of a tied encoder.
+        None: tied, its rows are ``encoder_gain[j] * components[j]``.
+    encoder_gain : (p,) or None
+        Gains of a tied encoder.
     input_mean : (m,) or None
         Centre of the encoder's input, fixed; None: the input is the target and shares its centre.
     importance_gain : () or None
@@ -91,7 +91,7 @@ class Weights:
         return {name: tensor.clone() for name, tensor in self.parts() if name in self.RUNNING}
 
     def encoder_rows(self):
-        """Encoder matrix (p, m), and the factor that its products are still to be multiplied by (None: none)."""
+        """Encoder matrix (p, m), and the factors (p,) that its products are still to be multiplied by (None: none)."""
         return (self.components, self.encoder_gain) if self.encoder is None else (self.encoder, None)
 
     def centred(self, inputs, targets):
@@ -111,7 +111,7 @@ class Weights:
         """Scores (n, p) of every atom; ``precision`` as in :func:`skprojdict.solvers.select.score_all`."""
         rows, gain = self.encoder_rows()
         if gain is not None:
-            centred_inputs = centred_inputs * gain
+            rows = rows * gain[:, None]
         return score_all(centred_inputs, rows, self.bias, **precision)
 
     @torch.no_grad()

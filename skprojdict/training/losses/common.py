@@ -33,11 +33,12 @@ def scores_at(weights, inputs, indices, all_scores=None, *, among=None):
     """Differentiable scores (n, K) of the selected atoms; ``among`` as in :func:`selected_scores`."""
     rows, gain = weights.encoder_rows()
     bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
+    gain = None if gain is None else gain.gather(0, indices.reshape(-1)).reshape(indices.shape)
     values = None
     if all_scores is not None:
         values = all_scores.gather(1, indices) - bias.detach()
         if gain is not None:  # a gain of 0 has lost the products
-            values = values / gain.detach() if float(gain.detach()) else None
+            values = values / gain.detach() if bool(gain.all()) else None
     products = selected_scores(rows, inputs, indices, values, among=among)
     return (products if gain is None else products * gain) + bias
 
