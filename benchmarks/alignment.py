@@ -61,24 +61,29 @@ WEAK_METHODS = {"projective": PROJECTIVE, "DAS k=8": das(8)}
 INDEPENDENT_METHODS = {
     "projective": PROJECTIVE,
     **{f"DAS k={k}": das(k) for k in (2, 3, 4)},
-    "shared mask, quota 0.02": mask(0.02),
-    "shared mask, quota 0.1": mask(0.1),
-    **{f"Householder k={k}": householder(k) for k in (3, 6)},
+    **{f"shared mask, quota {strength:g}": mask(strength) for strength in (0.005, 0.02, 0.1)},
+    **{f"Householder k={k}": householder(k) for k in (3, 6, 9)},
+}
+# Where nothing is shared, concepts need atoms of their own: here as many as their dimensions together, and some.
+MANY_METHODS = {
+    **INDEPENDENT_METHODS,
+    "projective, 512 atoms, quota 0.1": ("projective", {"n_atoms": 512, "quota_strength": 0.1}),
 }
 COMPOSITIONAL_METHODS = {
     "projective": PROJECTIVE,
     "projective, 24 atoms": ("projective", {"n_atoms": 24}),
-    **{f"shared mask, quota {strength:g}": mask(strength) for strength in (0.005, 0.02, 0.05)},
+    **{f"shared mask, quota {strength:g}": mask(strength) for strength in (0.0002, 0.001, 0.005, 0.02, 0.05)},
     "shared mask, quota 0.02, no decay": mask(0.02, weight_decay=0.0),
-    **{f"Householder k={k}": householder(k) for k in (3, 6, 9)},
-    **{f"joined DAS k={k}": ("joined", {"n_directions": k}) for k in (2, 3)},
+    **{f"Householder k={k}": householder(k) for k in (2, 3, 6, 9)},
+    **{f"joined DAS k={k}": ("joined", {"n_directions": k}) for k in (2, 3, 4)},
     "random k=6": ("random", {"n_directions": 6}),
     "nothing swapped": ("nothing", {}),
     "everything swapped": ("everything", {}),
 }
 # One setting of each family, on all networks before the rest of the sweeps begins.
 FIRST = ("projective", "shared mask, quota 0.02", "Householder k=6", "joined DAS k=3", "DAS k=3")
-FEW_PAIRS_METHODS = {name: COMPOSITIONAL_METHODS[name] for name in ("projective", "shared mask, quota 0.02")}
+FEW_PAIRS = ("projective", "shared mask, quota 0.001", "shared mask, quota 0.005", "shared mask, quota 0.02")
+FEW_PAIRS_METHODS = {name: COMPOSITIONAL_METHODS[name] for name in FEW_PAIRS}
 
 
 def sections(quick=False, steps=None):
@@ -96,7 +101,7 @@ def sections(quick=False, steps=None):
     ]
     more = [
         Section("48 independent concepts", INDEPENDENT, {**entities, "n_types": 8}, INDEPENDENT_METHODS, sizes),
-        Section("144 independent concepts", INDEPENDENT, {**entities, "n_types": 24}, INDEPENDENT_METHODS, sizes),
+        Section("144 independent concepts", INDEPENDENT, {**entities, "n_types": 24}, MANY_METHODS, sizes),
         Section(
             "Composed attributes, 4 pairs trained", COMPOSITIONAL, composed, FEW_PAIRS_METHODS, {**sizes, "n_pairs": 4}
         ),
