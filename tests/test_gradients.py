@@ -200,6 +200,22 @@ def test_overlap_is_weighted_by_effective_dimension(rng, penalty):
     assert goal.item() > 1e-3
 
 
+def test_the_centre_gets_what_reaches_the_inputs(rng):
+    """Atoms that a row names twice, and weights of 0, among them."""
+    E, targets, centre = tensor(rng, P, D), tensor(rng, N, D).detach(), tensor(rng, D)
+    indices, slope = supports(rng), tensor(rng, N, K).detach()
+    indices[0] = 3
+    slope[1] = 0.0
+    centred = targets - centre
+    grads = []
+    for given in (None, centre):
+        scores = selected_scores(E, centred, indices, centre=given)
+        grads.append(torch.autograd.grad((slope * scores).sum(), (E, centre), retain_graph=True))
+    for one, other in zip(*grads, strict=True):
+        assert_allclose(one, other, atol=1e-13)
+    assert grads[0][1].abs().max() > 0.1
+
+
 def test_outer_sum_is_the_dense_product(rng):
     indices = supports(rng, k=4)
     indices[0] = 3

@@ -87,7 +87,7 @@ def _table_gradient(table, indices, weights, values, among):
 
 class _SelectedScores(Function):
     @staticmethod
-    def forward(ctx, encoder, inputs, indices, values, among):
+    def forward(ctx, encoder, inputs, indices, values, among, centre):
         ctx.save_for_backward(encoder, inputs, indices, among)
         return values.clone()
 
@@ -96,10 +96,14 @@ class _SelectedScores(Function):
         encoder, inputs, indices, among = ctx.saved_tensors
         d_encoder = _table_gradient(encoder, indices, grad, inputs, among) if ctx.needs_input_grad[0] else None
         d_inputs = _weighted_rows(indices, grad, encoder) if ctx.needs_input_grad[1] else None
-        return d_encoder, d_inputs, None, None, None
+        d_centre = None
+        if ctx.needs_input_grad[5]:  # summed over rows first: one product in place of a gathered atom for each score
+            by_atom = grad.new_zeros(encoder.shape[0]).index_add_(0, indices.reshape(-1), grad.reshape(-1))
+            d_centre = -(by_atom @ encoder)
+        return d_encoder, d_inputs, None, None, None, d_centre
 
 
-def selected_scores(encoder, inputs, indices, values=None, *, among=None, chunk_size="auto"):
+def selected_scores(encoder, inputs, indices, values=None, *, among=None, centre=None, chunk_size="auto"):
     """``<E_j, a_i>`` for the selected j of each row i, differentiable in the encoder and the inputs.
 
     Parameters
@@ -111,10 +115,13 @@ def selected_scores(encoder, inputs, indices, values=None, *, among=None, chunk_
         The products, where the caller has them from the full score matrix already.
     among : int64 tensor of shape (m,), default=None
         Ascending atoms to which all ``indices`` belong: the encoder's gradient may then be sparse, with those rows.
+    centre : tensor of shape (m,), default=None
+        What was taken off the inputs: the gradient goes to it in their place.
     """
     if values is None:
         values = sampled_products(encoder.detach(), indices, inputs.detach(), chunk_size=chunk_size)
-    return _SelectedScores.apply(encoder, inputs, indices, values, among)
+    inputs = inputs if centre is None else inputs.detach()
+    return _SelectedScores.apply(encoder, inputs, indices, values, among, centre)
 
 
 class _Decode(Function):

@@ -29,8 +29,13 @@ def straight_relu(scores):
     return scores + (scores.clamp_min(0) - scores).detach()
 
 
-def scores_at(weights, inputs, indices, all_scores=None, *, among=None):
-    """Differentiable scores (n, K) of the selected atoms; ``among`` as in :func:`selected_scores`."""
+def trained_centre(weights, targets):
+    """The centre that was taken off the encoder's inputs, where it is all that they are trained by; else None."""
+    return weights.mean if weights.input_mean is None and not targets.requires_grad else None
+
+
+def scores_at(weights, inputs, indices, all_scores=None, *, among=None, centre=None):
+    """Differentiable scores (n, K) of the selected atoms; ``among`` and ``centre`` as in :func:`selected_scores`."""
     rows, gain = weights.encoder_rows()
     bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
     gain = None if gain is None else gain.gather(0, indices.reshape(-1)).reshape(indices.shape)
@@ -39,7 +44,7 @@ def scores_at(weights, inputs, indices, all_scores=None, *, among=None):
         values = all_scores.gather(1, indices) - bias.detach()
         if gain is not None:  # a gain of 0 has lost the products
             values = values / gain.detach() if bool(gain.all()) else None
-    products = selected_scores(rows, inputs, indices, values, among=among)
+    products = selected_scores(rows, inputs, indices, values, among=among, centre=centre)
     return (products if gain is None else products * gain) + bias
 
 
@@ -53,7 +58,7 @@ def batch_variance(targets):
     return mean_square(targets - batch_mean(targets.mean(0)))
 
 
-def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True):
+def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True, centre=None):
     """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
 
     ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
@@ -70,7 +75,8 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact
     indices = candidates[local]
     if weights.encoder is None:
         weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
-    codes = straight_relu(scores_at(weights, inputs, indices, scores if exact_scores else None, among=candidates))
+    known = scores if exact_scores else None
+    codes = straight_relu(scores_at(weights, inputs, indices, known, among=candidates, centre=centre))
     residual = residual.detach()
     error = mean_square(residual - decode(codes, weights.components, indices, among=candidates))
     total = batch_mean(mean_square(residual)).clamp_min(torch.finfo(residual.dtype).tiny)

@@ -14,7 +14,7 @@ from ...solvers.select import Support
 from ..autograd import overlap, projected
 from ..distributed import batch_rows
 from .batch import learn_threshold, select_in_batch
-from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, straight_relu
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, straight_relu, trained_centre
 from .prediction import prediction_error, predicts
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
@@ -55,7 +55,7 @@ def projective_loss(
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
-    exact_scores = selection_dtype is None
+    centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     n_exact = None
     if not exact_scores:
         n_exact = n_listed(**{name: coding[name] for name in LOOKED_AT}, n_components=weights.bias.shape[0])
@@ -78,10 +78,12 @@ def projective_loss(
             overlap_penalty=overlap_penalty,
             refined_share=refined_share,
             exact_scores=exact_scores,
+            centre=centre,
         )
         total = total + part.loss
     total = total / len(prefixes)
-    aux = auxiliary(weights, a, part.residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
+    given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
+    aux = auxiliary(weights, a, part.residual, scores, dead, **given)
     variance = batch_variance(targets)
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
 
@@ -135,7 +137,7 @@ def dropped(proposed, support, n_components):
 
 
 def _projective_part(
-    weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores
+    weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores, centre
 ):
     components = weights.components
     whole = size == components.shape[0]
@@ -157,9 +159,9 @@ def _projective_part(
     looked_at = torch.cat([support.indices, proposed.indices], dim=1) if refuse else support.indices
     # In the tied form the atoms are those of the projection: regression would bend them to suit the scores.
     pupil = replace(weights, components=weights.components.detach()) if weights.encoder is None else weights
-    taught = scores_at(pupil, a, looked_at, known)
+    taught = scores_at(pupil, a, looked_at, known, centre=centre)
     same = pupil is weights or penalty["penalty"] in SCORE_FREE
-    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, known)
+    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, known, centre=centre)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(

@@ -14,7 +14,7 @@ import torch
 from ...solvers.select import select
 from ..autograd import decode
 from .batch import learn_threshold, select_in_batch
-from .common import BatchLoss, auxiliary, batch_variance, mean_square, nested_error, scores_at, slices
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, nested_error, scores_at, slices, trained_centre
 from .prediction import prediction_error, predicts
 
 
@@ -38,17 +38,18 @@ def topk_loss(
     """
     a, y = weights.centred(inputs, targets)
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
-    exact_scores = selection_dtype is None
+    centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     if selection == "batch":
         support, cut = select_in_batch(scores, k)
         learn_threshold(weights.threshold, cut)
     else:
         support = select(scores, k)
-    selected = scores_at(weights, a, support.indices, scores if exact_scores else None)
+    selected = scores_at(weights, a, support.indices, scores if exact_scores else None, centre=centre)
     codes = torch.where(support.active, selected, torch.zeros_like(selected))
     parts = sparse_parts(codes, weights.components, support.indices, prefix_sizes)
     error, residual = nested_error(y, parts)
-    aux = auxiliary(weights, a, residual, scores, dead, auxk=auxk, auxk_coef=auxk_coef, exact_scores=exact_scores)
+    given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
+    aux = auxiliary(weights, a, residual, scores, dead, **given)
     loss = error + aux
     if predicts(weights):
         active = support.active.to(y.dtype)
