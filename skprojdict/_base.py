@@ -163,7 +163,8 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
         row_bytes = (p + 4 * (d + self.n_features_in_)) * xp.finfo(dtype).bits // 8  # scores, and the row's own copies
 
         def code(rows):
-            return self._code(xp.astype(X[rows, ...], dtype), None if Y is None else xp.astype(Y[rows, ...], dtype))
+            X_part, Y_part = (None if Z is None else xp.astype(Z[rows, ...], dtype, copy=False) for Z in (X, Y))
+            return self._code(X_part, Y_part)
 
         for rows, codes in map_chunks(code, X.shape[0], max(1, SCORE_BYTES // row_bytes)):
             yield rows, *codes

@@ -385,7 +385,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         p = self.components_.shape[0]
         n_exact = None if self._k is None else n_listed(self._k, self._candidate_factor, self.shortlist_factor, p)
         inputs, raw = self._scores(X, n_exact)
-        scores = raw * getattr(self, "importance_gain_", 1.0)
+        gain = getattr(self, "importance_gain_", 1.0)
+        scores = raw if gain == 1 else raw * gain
         coding = self._coding(self._k)
         threshold = getattr(self, "threshold_", 0.0)
         xp = array_namespace(scores)

@@ -118,7 +118,11 @@ class _SecondViewDictionary(_BaseDictionary):
             Y = Y - self._skipped(X) if self.skip else Y
         elif self.predict_mode == "surrogate":
             return ((X - self.encoder_mean_) @ self.surrogate_components_.T + self.surrogate_bias_) / self.scale_
-        return None if Y is None else (Y - self.mean_) / self.scale_
+        if Y is None:
+            return None
+        target = Y - self.mean_
+        target /= self.scale_
+        return target
 
     def _predicted(self, inputs, scores, support):
         """Coefficients that X alone predicts for a support, in training units."""

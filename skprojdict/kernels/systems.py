@@ -61,7 +61,7 @@ def _ridge(room, m, root):
         level[u], A[whole, u] = A[u, u], room.b[u] * root[u]
     for u in range(m, whole):
         A[u, u] = level[u] = 1
-    share = sweep(A, whole, level, room.blocks, room.after, room.inner)
+    share = sweep(A, whole, level, room.blocks, room.after, room.inner, False)
     beta = A[whole]
     for u in range(m):
         beta[u] *= root[u]
