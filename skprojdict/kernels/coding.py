@@ -30,7 +30,10 @@ _cached, _inner = compiled(), compiled(inner=True)
 
 @_inner
 def _extend(F, indices, start, m, room):
-    """Gather the atoms from ``start`` to m, with their Gram matrix and products with the target."""
+    """Gather the atoms from ``start`` to m, with their Gram matrix and products with the target.
+
+    Numbers that are no literals, for each of which Numba would compile anew.
+    """
     gather(F, indices, start, m, room.X)
     first = start // BLOCK * BLOCK
     gram(room.X, first, padded(m, BLOCK), room.G)
@@ -38,43 +41,40 @@ def _extend(F, indices, start, m, room):
 
 
 @_inner
-def _members(room, m, k, tiny):
-    """The k atoms of m that backward elimination leaves, in order; False where it cannot choose."""
-    penalise(room, m)
-    if not eliminate(room, m, k + 1, tiny):
-        return False
-    value, members = room.value, room.members
-    last, lowest = 0, value[0]
-    for u in range(1, m):
-        if value[u] <= lowest:  # of equal ones the last
-            last, lowest = u, value[u]
-    kept = 0
-    for u in range(m):
-        if u != last and value[u] < np.inf:
-            if kept < k:
-                members[kept] = u
-            kept += 1
-    return kept == k
+def _settle(room, m, k, numbers, places, coefs, reconstruction):
+    """Cut the m gathered atoms to k and solve for them; the number that is left, -1 where that is not safe."""
+    kept = m
+    put(room.everyone, m, room.members)
+    if m > k:
+        penalise(room, m)
+        if not eliminate(room, m, k + 1, numbers[3]):
+            return -1
+        kept = _without_last(room.value, m, k, room.members)
+    share, beta = least_squares(room, room.members, min(kept, k), numbers[1])
+    if kept > k or not share > numbers[0]:
+        return -1
+    put(room.members, kept, places)
+    put(beta, kept, coefs)
+    if reconstruction.shape[0]:
+        combine(room.X, room.members, kept, beta, room.r)
+        put(room.r, reconstruction.shape[0], reconstruction)
+    return kept
 
 
 @_inner
-def _settle(room, m, k, numbers, places, coefs, reconstruction):
-    """Cut the m gathered atoms to k and solve for them; the number that is left, -1 where that is not safe."""
-    members = room.everyone
-    if m > k:
-        if not _members(room, m, k, numbers[3]):
-            return -1
-        members = room.members
-        m = k
-    share, beta = least_squares(room, members, m, numbers[1])
-    if not share > numbers[0]:
-        return -1
-    put(members, m, places)
-    put(beta, m, coefs)
-    if reconstruction.shape[0]:
-        combine(room.X, members, m, beta, room.r)
-        put(room.r, reconstruction.shape[0], reconstruction)
-    return m
+def _without_last(value, m, k, members):
+    """Those of m atoms that the elimination left, in order, but for the one that is missed least; how many."""
+    gone, low = 0, value[0]
+    for u in range(1, m):
+        if value[u] <= low:  # of equal ones the last
+            gone, low = u, value[u]
+    kept = 0
+    for u in range(m):
+        if u != gone and value[u] < np.inf:
+            if kept < k:
+                members[kept] = u
+            kept += 1
+    return kept
 
 
 @_inner
@@ -140,7 +140,7 @@ def code_rows(
             continue
         m, n_others = _split(found, place, n_listed, k, floor, own, others, gain)
         put(Y[i], d, room.y)
-        _extend(F, own, 0, m, room)
+        _extend(F, own, np.int64(0), m, room)
         n_joining = min(n_candidates - k, n_others)
         if n_joining < n_others:
             share, beta = least_squares(room, room.everyone, m, numbers[1])
@@ -208,7 +208,7 @@ def refine_rows(
         room.penalty[u] = numbers[2]
     for i in range(n):
         counts[i] = -1
-        m = 0
+        m = np.int64(0)
         for u in range(n_given):
             if active[i, u]:
                 own[m], source[m] = given[i, u], u
@@ -222,7 +222,7 @@ def refine_rows(
                 own[m] = place[u]
                 m += 1
         put(Y[i], d, room.y)
-        _extend(F, own, 0, m, room)
+        _extend(F, own, np.int64(0), m, room)
         counts[i] = _settle(room, m, k, numbers, kept, coefs[i], reconstruction[i])
         for u in range(counts[i]):
             indices[i, u], selected[i, u] = own[kept[u]], scores[i, own[kept[u]]]
@@ -236,7 +236,7 @@ def _split(found, place, n_listed, k, floor, own, others, scores):
     spare = k
     for j in range(n_listed):
         spare -= found[j] > bound
-    m = n_others = 0
+    m = n_others = np.int64(0)
     for j in range(n_listed):
         equal = found[j] == bound
         first = found[j] > bound or (equal and spare > 0)

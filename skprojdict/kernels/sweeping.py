@@ -190,12 +190,12 @@ def _invert_block(P, level, t, smallest):
 
 
 @_inner
-def sweep(A, m, level, before, after, P, inverse):
+def sweep(A, m, size, level, before, after, P):
     """Turn the leading m x m part of A, a multiple of four, to its negative inverse, and the next row to the solution.
 
-    Without ``inverse`` to the solution only, in half the time. The sweep operator (Beaton, 1964), a block of pivots at
-    a time, without row exchanges: the matrix is positive definite. ``before`` and ``after`` (4, width of A) and P
-    (4, 4) are room.
+    With a ``size`` of 0 instead of m to the solution only, in half the time. The sweep operator (Beaton, 1964), a block
+    of pivots at a time, without row exchanges: the matrix is positive definite. ``before`` and ``after`` (4, width of
+    A) and P (4, 4) are room.
 
     Returns the least pivot divided by its entry of ``level``: small or negative, or NaN, where A is not positive
     definite to working precision.
@@ -225,7 +225,7 @@ def sweep(A, m, level, before, after, P, inverse):
                 after[u, t + v] = -P[u, v]
         for i in range(t + BLOCK, m + BLOCK, BLOCK):
             _take_off(A, before, after, i)
-        if not inverse:
+        if size == 0:
             continue
         for i in range(0, t, BLOCK):
             _take_off(A, before, after, i)
@@ -276,7 +276,10 @@ def _apply(A, m, b, out):
 
 @_inner
 def _solve(room, members, m, inverse):
-    """Set up and sweep the normal equations of m members; the least pivot beside the largest diagonal entry."""
+    """Set up and sweep the normal equations of m members; the least pivot beside the largest diagonal entry.
+
+    ``inverse`` is 1 where the inverse is wanted, else 0.
+    """
     G, A, level = room.G, room.A, room.level
     whole = padded(m, BLOCK)
     largest = G[members[0], members[0]]
@@ -293,7 +296,7 @@ def _solve(room, members, m, inverse):
         level[u], A[whole, u] = scale, room.b[s]
     for u in range(m, whole):
         A[u, u] = level[u] = scale
-    return sweep(A, whole, level, room.blocks, room.after, room.inner, inverse)
+    return sweep(A, whole, whole * inverse, level, room.blocks, room.after, room.inner)
 
 
 @_inner
@@ -304,14 +307,15 @@ def least_squares(room, members, m, strong):
     ``strong``. Returns that share, and the solution as a row of ``room.A``.
     """
     beta = room.A[padded(m, BLOCK)]
-    share = _solve(room, members, m, False)
-    if not share > strong:
-        _solve(room, members, m, True)
-        left_over(room.X, members, m, beta, room.y, room.r)
-        correlate(room.X, members, 0, m, room.r, room.row)
-        _apply(room.A, m, room.row, room.value)
-        for u in range(m):
-            beta[u] += room.value[u]
+    for inverse in range(2):  # which a step of refinement needs
+        share = _solve(room, members, m, inverse)
+        if share > strong:
+            return share, beta
+    left_over(room.X, members, m, beta, room.y, room.r)
+    correlate(room.X, members, np.int64(0), m, room.r, room.row)
+    _apply(room.A, m, room.row, room.value)
+    for u in range(m):
+        beta[u] += room.value[u]
     return share, beta
 
 
@@ -331,7 +335,7 @@ def penalise(room, m):
         A[u, u] = 1
     clear(A, whole, whole + BLOCK)
     put(room.b, m, A[whole])
-    sweep(A, whole, room.level, room.blocks, room.after, room.inner, True)
+    sweep(A, whole, whole, room.level, room.blocks, room.after, room.inner)
 
 
 @_inner

@@ -35,16 +35,16 @@ def _present(F, y, indices, weights, room, place, own):
 
     Their places in the support go to ``place``; ``own`` is room for their indices.
     """
-    m = 0
+    start = m = np.int64(0)  # for a literal Numba would compile anew
     for u in range(indices.shape[0]):
         if weights[u] > 0:
             place[m], own[m] = u, indices[u]
             m += 1
-    gather(F, own, 0, m, room.X)
+    gather(F, own, start, m, room.X)
     put(y, y.shape[0], room.y)
     if m:
-        gram(room.X, 0, padded(m, BLOCK), room.G)
-        correlate(room.X, room.everyone, 0, m, room.y, room.b)
+        gram(room.X, start, padded(m, BLOCK), room.G)
+        correlate(room.X, room.everyone, start, m, room.y, room.b)
     return m
 
 
@@ -61,7 +61,7 @@ def _ridge(room, m, root):
         level[u], A[whole, u] = A[u, u], room.b[u] * root[u]
     for u in range(m, whole):
         A[u, u] = level[u] = 1
-    share = sweep(A, whole, level, room.blocks, room.after, room.inner, False)
+    share = sweep(A, whole, 0 * whole, level, room.blocks, room.after, room.inner)
     beta = A[whole]
     for u in range(m):
         beta[u] *= root[u]
