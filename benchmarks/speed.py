@@ -104,6 +104,9 @@ def sizes(args):
     return (256, 256, 4096, 16) if args.quick else (1024, 768, 16384, 32)
 
 
+LOW_TOPK, LOW_PROJECTIVE = "TopK, scores in bfloat16", "projective, defaults, scores in bfloat16"
+
+
 def training(duel, args, folder):
     n, d, p, k = sizes(args)
     rows = str(structured_rows(folder, 4 * n, d))
@@ -131,9 +134,8 @@ def training(duel, args, folder):
         peer("overcomplete", "overcomplete"),
     ]
     if args.low_precision:
-        contestants.insert(
-            1, ours("TopK, selection_dtype='bfloat16'", "TopKDictionaryLearning", selection_dtype="bfloat16")
-        )
+        low = {"selection_dtype": "bfloat16"}
+        contestants[1:1] = [ours(LOW_TOPK, "TopKDictionaryLearning", **low), ours(LOW_PROJECTIVE, projective, **low)]
     results = duel.run(contestants, args.rounds, args.seconds)
     lines = [f"One step of {n} rows, d = {d}, p = {p}, k = {k}.", ""]
     lines += step_table(results, "TopK")
@@ -198,6 +200,13 @@ def training_targets(results):
     if floors is not None:
         yield "TopK over product + Adam", topk, floors, "<=", 1.6
         yield "projective, defaults, over product + Adam", results["projective, defaults"], floors, "<=", 2.1
+    if LOW_TOPK in results:
+        low = results[LOW_TOPK]
+        yield f"sparsify over {LOW_TOPK}", results["sparsify"], low, ">=", 3.0
+        yield f"dictionary_learning over {LOW_TOPK}", results["dictionary_learning"], low, ">=", 9.0
+        if floors is not None:
+            yield f"{LOW_TOPK}, over product + Adam", low, floors, "<=", 1.0
+            yield f"{LOW_PROJECTIVE}, over product + Adam", results[LOW_PROJECTIVE], floors, "<=", 1.5
 
 
 def targets(asked):
