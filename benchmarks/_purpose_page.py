@@ -283,7 +283,8 @@ def purpose_2(sections):
             "What composes is a description that is added up in one space with a cost on its dimensions; overcomplete "
             "atoms are one such space, and a masked rotation is another once its cost is low enough. Reflections do "
             "not add up. Concepts that share nothing need as many atoms as they have dimensions together, 432 for 144 "
-            "concepts of three, where the default is four times the width, 128: one DAS for each is cheaper there.",
+            "concepts of three, where the default is four times the width, 128; a row of "
+            "`benchmarks/results/alignment.md` has 512. One DAS for each has fewer parameters there.",
         ]
     return title, text, body
 
