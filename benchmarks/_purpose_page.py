@@ -433,8 +433,8 @@ def purpose_5(found, rows):
 
 
 def absorption_outcome(words):
-    """One word for a setting from the words for holes, absorption and leak."""
-    if None in words.values():
+    """One word for a setting from the words for holes, absorption and leak; holes need parents that fire alone."""
+    if None in (words["absorption"], words["leak"]):
         return None
     if words["leak"] == WORSE:
         return "more leak"

@@ -176,7 +176,8 @@ def test_falling_holes_do_not_excuse_a_growing_leak():
         words.absorption_outcome({"holes": "better", "absorption": "no different", "leak": "no different"}) == "better"
     )
     assert words.absorption_outcome({"holes": "better", "absorption": "worse", "leak": "better"}) == "worse"
-    assert words.absorption_outcome({"holes": None, "absorption": "better", "leak": "better"}) is None
+    assert words.absorption_outcome({"holes": None, "absorption": "better", "leak": "better"}) == "better"
+    assert words.absorption_outcome({"holes": "better", "absorption": None, "leak": "better"}) is None
 
 
 def test_the_interaction_is_a_difference_of_differences():
