@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How Numba compiles our kernels. Importing this file needs the extra "numba"."""
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ def compiled(fast=FAST, *, inner=False):
             kernel = njit(function, cache=True, **options)
         except RuntimeError:  # neither the folder of the file nor the user's own can be written to
             return njit(function, **options)
-        # Numba compiles anew when the file of the kernel changes, but not when one that it imports does.
-        kernel._cache._cache_file._source_stamp = _stamp()
+        # Numba compiles anew when the file of the kernel changes, but not when one that it imports does. The place for
+        # that is private: where it moves, changed kernels need their cache emptied by hand, and nothing else.
+        with contextlib.suppress(AttributeError):
+            kernel._cache._cache_file._source_stamp = _stamp()
         return kernel
 
     return decorate
