@@ -16,14 +16,14 @@ from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, 
 from skprojdict.datasets import load_image_patches
 from skprojdict.plotting import FidelitySparsityDisplay
 
-X = load_image_patches((8, 8), n_patches=3_000, columns=(0.0, 0.75), random_state=0)
+X = load_image_patches((8, 8), n_patches=2_000, columns=(0.0, 0.75), random_state=0)
 X_test = load_image_patches((8, 8), n_patches=1_000, columns=(0.75, 1.0), random_state=0)
 
-options = {"n_components": 128, "max_steps": 80, "random_state": 0}
+options = {"n_components": 128, "max_steps": 60, "random_state": 0}
 methods = {
     "TopK autoencoder": TopKDictionaryLearning(**options),
     "projective": ProjectiveDictionaryLearning(**options),
-    "MOD": MethodOfOptimalDirections(128, max_iter=3, random_state=0),
+    "MOD": MethodOfOptimalDirections(128, max_iter=2, random_state=0),
 }
 
 # %%
