@@ -34,7 +34,7 @@ data = make_hierarchical_features(
 )
 X, X_test, truth = data.X[:5000], data.X[5000:], data.codes[5000:]
 
-options = {"n_components": 24, "n_nonzero_coefs": 3, "max_steps": 250, "random_state": 0}
+options = {"n_components": 24, "n_nonzero_coefs": 3, "max_steps": 180, "random_state": 0}
 models = {
     "TopK\nautoencoder": TopKDictionaryLearning(**options),
     "projective": ProjectiveDictionaryLearning(**options),

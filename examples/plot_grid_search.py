@@ -23,9 +23,9 @@ from skprojdict import ProjectiveDictionaryLearning
 X, y = load_digits(return_X_y=True)
 pipeline = Pipeline(
     [
-        ("dictionary", ProjectiveDictionaryLearning(80, max_steps=40, random_state=0)),
+        ("dictionary", ProjectiveDictionaryLearning(64, max_steps=30, random_state=0)),
         ("scale", MaxAbsScaler()),
-        ("classify", LogisticRegression(max_iter=300)),
+        ("classify", LogisticRegression(max_iter=200)),
     ]
 )
 grid = {"dictionary__n_nonzero_coefs": [1, 4, 12], "dictionary__tied": [False, True]}

@@ -22,9 +22,9 @@ X, X_test, truth = data.X[:5000], data.X[5000:], data.codes[5000:]
 
 options = {"n_components": 96, "n_nonzero_coefs": 4, "random_state": 0}
 models = {
-    "TopK autoencoder": TopKDictionaryLearning(**options, max_steps=250),
-    "projective": ProjectiveDictionaryLearning(**options, max_steps=250),
-    "MOD": MethodOfOptimalDirections(**options, max_iter=20),
+    "TopK autoencoder": TopKDictionaryLearning(**options, max_steps=180),
+    "projective": ProjectiveDictionaryLearning(**options, max_steps=180),
+    "MOD": MethodOfOptimalDirections(**options, max_iter=15),
 }
 
 # %%
