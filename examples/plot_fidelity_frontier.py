@@ -19,7 +19,7 @@ from skprojdict.plotting import FidelitySparsityDisplay
 X = load_image_patches((8, 8), n_patches=1_500, columns=(0.0, 0.75), random_state=0)
 X_test = load_image_patches((8, 8), n_patches=1_000, columns=(0.75, 1.0), random_state=0)
 
-options = {"n_components": 128, "max_steps": 50, "random_state": 0}
+options = {"n_components": 128, "max_steps": 36, "random_state": 0}
 methods = {
     "TopK autoencoder": TopKDictionaryLearning(**options),
     "projective": ProjectiveDictionaryLearning(**options),

@@ -20,7 +20,7 @@ from skprojdict.plotting import DictionaryDisplay, FeatureDensityDisplay
 X = load_image_patches((8, 8), n_patches=4_000, columns=(0.0, 0.75), random_state=0)
 X_test = load_image_patches((8, 8), n_patches=1_000, columns=(0.75, 1.0), random_state=0)
 
-projective = ProjectiveDictionaryLearning(144, n_nonzero_coefs=5, max_steps=100, random_state=0).fit(X)
+projective = ProjectiveDictionaryLearning(144, n_nonzero_coefs=5, max_steps=70, random_state=0).fit(X)
 mod = MethodOfOptimalDirections(144, n_nonzero_coefs=5, max_iter=3, random_state=0).fit(X)
 
 # %%
