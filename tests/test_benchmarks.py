@@ -114,6 +114,17 @@ def test_a_cell_belongs_to_its_rows_and_its_code(tmp_path, rows, monkeypatch):
     assert third.cells.path(third.spec(METHOD, 4, 0)) != other.cells.path(other.spec(METHOD, 4, 0))
 
 
+def test_computed_rows_are_told_by_their_origin(rows):
+    """Another processor computes them with other last bits."""
+    first, other = (replace(rows, origin=origin) for origin in ("layer 3", "layer 4"))
+    before = first.identity()
+    assert before != other.identity()
+    array = np.load(rows.path)
+    array[0, 0] = np.nextafter(array[0, 0], np.float32(np.inf))
+    np.save(rows.path, array)
+    assert first.identity() == before
+
+
 def test_comments_and_docstrings_do_not_make_cells_old(tmp_path):
     source = tmp_path / "code.py"
     source.write_text('"""One."""\nx = 1  # one\n')
