@@ -5,10 +5,13 @@ Solvers are written once for the array API standard. What the standard lacks (to
 solve, scattering along rows) is here, with a faster native branch where a library has one.
 """
 
+import contextlib
 import functools
 import importlib.util
 import math
 import warnings
+from contextvars import ContextVar
+from typing import Any
 
 import array_api_compat
 import array_api_extra as xpx
@@ -49,6 +52,7 @@ __all__ = [
     "is_torch_namespace",
     "lower_at",
     "map_chunks",
+    "memory_from",
     "move_to",
     "nonzero_rows",
     "on_cpu",
@@ -152,23 +156,59 @@ def _top_k_of_groups(values, k, *, ordered=True):
     return top, columns.gather(1, place)
 
 
-def uninitialised(shape, like):
-    """An array of the library, dtype and device of ``like`` whose entries are yet to be written.
+# What lends memory for large results of torch on a CPU, as ``take(shape, dtype)``; None: the system.
+_lender: ContextVar[Any] = ContextVar("_lender", default=None)
 
-    Large tensors on a CPU take their memory from NumPy, which asks the kernel for huge pages where torch does not:
-    50 MB of fresh memory then cost 7 ms to touch instead of 35.
+
+@contextlib.contextmanager
+def memory_from(lender):
+    """Take the memory of large results on a CPU from ``lender.take(shape, dtype)``."""
+    token = _lender.set(lender)
+    try:
+        yield
+    finally:
+        _lender.reset(token)
+
+
+def uninitialised(shape, like, dtype=None):
+    """An array of the library and device of ``like`` whose entries are yet to be written, of its dtype or another.
+
+    Large tensors on a CPU take their memory from :func:`memory_from`, else from NumPy, which asks the kernel for huge
+    pages where torch does not: 50 MB of fresh memory then cost 7 ms to touch instead of 35.
     """
     xp = array_namespace(like)
-    if is_torch_namespace(xp) and like.device.type == "cpu" and str(like.dtype) in ("torch.float32", "torch.float64"):
+    dtype = like.dtype if dtype is None else dtype
+    numpy_dtype = _NUMPY_DTYPES.get(str(dtype))
+    if is_torch_namespace(xp) and like.device.type == "cpu" and numpy_dtype:
         import torch
 
-        return torch.from_numpy(np.empty(shape, dtype=str(like.dtype).removeprefix("torch.")))
-    return xp.empty(shape, dtype=like.dtype, device=device(like))
+        lender = _lender.get()
+        memory = np.empty(shape, numpy_dtype) if lender is None else lender.take(shape, numpy_dtype)
+        return torch.from_numpy(memory).view(dtype)
+    return xp.empty(shape, dtype=dtype, device=device(like))
+
+
+# NumPy's memory for tensors; it has no bfloat16.
+_NUMPY_DTYPES = {
+    "torch.float32": "float32",
+    "torch.float64": "float64",
+    "torch.bfloat16": "int16",
+    "torch.float16": "float16",
+}
 
 
 def affine(X, matrix, shift):
-    """``X @ matrix.T + shift`` of rows X, without a second pass over the product where the library can."""
+    """``X @ matrix.T + shift`` of rows X, without a second pass over the product where the library can.
+
+    A ``shift`` of None is 0.
+    """
     xp = array_namespace(X)
+    graded = is_torch_namespace(xp) and xp.is_grad_enabled()
+    if is_torch_namespace(xp) and not (graded and any(t is not None and t.requires_grad for t in (X, matrix, shift))):
+        out = uninitialised((X.shape[0], matrix.shape[0]), X)
+        return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
+    if shift is None:
+        return X @ matrix.T
     if is_torch_namespace(xp):
         return xp.addmm(shift, X, matrix.T)
     product = X @ matrix.T

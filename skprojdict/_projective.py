@@ -14,7 +14,7 @@ from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.propose import n_listed
+from .solvers.propose import exactness
 from .solvers.refine import choose_support, code
 from .training.pace import Pace
 
@@ -365,6 +365,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "candidate_factor": self._candidate_factor,
             "shortlist_factor": self.shortlist_factor,
             "n_refinements": self.n_refinements,
+            "selection_dtype": self.selection_dtype,
             "positive_code": self.positive_code,
             "penalty": {
                 "penalty": OnTensors(self.penalty, "penalty") if callable(self.penalty) else self.penalty,
@@ -383,8 +384,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     def _code(self, X, Y):
         p = self.components_.shape[0]
-        n_exact = None if self._k is None else n_listed(self._k, self._candidate_factor, self.shortlist_factor, p)
-        inputs, raw = self._scores(X, n_exact)
+        exact = exactness(self._k, self._candidate_factor, self.shortlist_factor, p, penalty=self.penalty)
+        inputs, raw = self._scores(X, **exact)
         gain = getattr(self, "importance_gain_", 1.0)
         scores = raw if gain == 1 else raw * gain
         coding = self._coding(self._k)

@@ -11,7 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compiling import compiled
-from .vectors import BYTES, filled, fused, larger, least, load, lowest, quotient, reaching, root, smaller, store, total
+from .vectors import (
+    BYTES,
+    filled,
+    fused,
+    larger,
+    least,
+    load,
+    lowest,
+    put_totals,
+    quotient,
+    reaching,
+    root,
+    smaller,
+    store,
+)
 
 # NaN keeps its meaning: it tells of a bad row.
 _inner = compiled(inner=True)
@@ -50,17 +64,28 @@ def padded(n, size):
 
 
 @_inner
+def matrix(n, width, like):
+    """Zeros in the dtype of ``like``, from the start of a line of the cache on.
+
+    Where rows are whole vectors, none of these then lies in two lines, which costs half of the time again.
+    """
+    memory = np.zeros(n * width + BYTES // like.itemsize, like.dtype)
+    start = (-memory.ctypes.data % BYTES) // like.itemsize
+    return memory[start : start + n * width].reshape((n, width))
+
+
+@_inner
 def make_room(K, n_removed, d, like):
     """Room for K atoms of d numbers, of which so many are to be eliminated, in the dtype of ``like``."""
     kind, lanes = like.dtype, BYTES // like.itemsize
     tall, long = padded(K, BLOCK), padded(d, lanes)
     wide = padded(tall + BLOCK, lanes)
-    X, G, A = np.zeros((tall, long), kind), np.zeros((tall + BLOCK, wide), kind), np.zeros((tall + BLOCK, wide), kind)
+    X, G, A = matrix(tall, long, like), matrix(tall + BLOCK, wide, like), matrix(tall + BLOCK, wide, like)
     y, r, b, level = np.zeros(long, kind), np.zeros(long, kind), np.zeros(wide, kind), np.ones(wide, kind)
-    blocks, after, inner = np.zeros((BLOCK, wide), kind), np.zeros((BLOCK, wide), kind), np.zeros((BLOCK, BLOCK), kind)
+    blocks, after, inner = matrix(BLOCK, wide, like), matrix(BLOCK, wide, like), np.zeros((BLOCK, BLOCK), kind)
     diagonal, beta, value = np.ones(wide, kind), np.zeros(wide, kind), np.zeros(wide, kind)
     penalty, row, shares = np.zeros(wide, kind), np.zeros(wide, kind), np.zeros(wide, kind)
-    changes = np.zeros((max(1, n_removed), wide), kind)
+    changes = matrix(max(1, n_removed), wide, like)
     members, everyone = np.zeros(wide, np.int64), np.arange(wide)
     systems = X, y, r, G, b, A, level, blocks, after, inner
     return Room(*systems, penalty, diagonal, beta, value, row, shares, changes, members, everyone)
@@ -112,10 +137,11 @@ def gram(X, start, m, G):
                 a2, b2, c2, d2 = fused(x0, v, a2), fused(x1, v, b2), fused(x2, v, c2), fused(x3, v, d2)
                 v = load(X, y + 3 * size)
                 a3, b3, c3, d3 = fused(x0, v, a3), fused(x1, v, b3), fused(x2, v, c3), fused(x3, v, d3)
-            G[i, j], G[i, j + 1], G[i, j + 2], G[i, j + 3] = total(a0), total(a1), total(a2), total(a3)
-            G[i + 1, j], G[i + 1, j + 1], G[i + 1, j + 2], G[i + 1, j + 3] = total(b0), total(b1), total(b2), total(b3)
-            G[i + 2, j], G[i + 2, j + 1], G[i + 2, j + 2], G[i + 2, j + 3] = total(c0), total(c1), total(c2), total(c3)
-            G[i + 3, j], G[i + 3, j + 1], G[i + 3, j + 2], G[i + 3, j + 3] = total(d0), total(d1), total(d2), total(d3)
+            at = i * G.shape[1] + j
+            put_totals(G, at, a0, a1, a2, a3)
+            put_totals(G, at + G.shape[1], b0, b1, b2, b3)
+            put_totals(G, at + 2 * G.shape[1], c0, c1, c2, c3)
+            put_totals(G, at + 3 * G.shape[1], d0, d1, d2, d3)
 
 
 @_inner
@@ -131,7 +157,7 @@ def correlate(X, rows, start, m, y, out):
             v = load(y, a)
             a0, a1 = fused(load(X, at + a), v, a0), fused(load(X, at1 + a), v, a1)
             a2, a3 = fused(load(X, at2 + a), v, a2), fused(load(X, at3 + a), v, a3)
-        out[u], out[u + 1], out[u + 2], out[u + 3] = total(a0), total(a1), total(a2), total(a3)
+        put_totals(out, u, a0, a1, a2, a3)
 
 
 @_inner

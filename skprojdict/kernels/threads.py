@@ -20,6 +20,9 @@ def over_rows(work, n_rows):
     parts = [slice(*pair) for pair in pairwise(bounds)]
     if n_threads == 1:
         work(parts[0])
-    else:
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(work, parts))
+        return
+    with ThreadPoolExecutor(n_threads - 1) as pool:
+        others = [pool.submit(work, part) for part in parts[1:]]
+        work(parts[0])  # by the thread that would only wait
+        for each in others:
+            each.result()

@@ -37,11 +37,16 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(number, kind.lanes))
 
 
+def _data(context, builder, signature, args):
+    """Pointer to the number at an offset of an array, the first two arguments."""
+    array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
+    return builder.gep(array.data, [args[1]])
+
+
 def _place(context, builder, signature, args):
     """Pointer to the vector at an offset of an array, and the alignment that it is sure to have."""
     kind = signature.args[0].dtype
-    array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
-    pointer = builder.gep(array.data, [args[1]])
+    pointer = _data(context, builder, signature, args)
     return builder.bitcast(pointer, context.get_value_type(_Vector(kind)).as_pointer()), kind.bitwidth // 8
 
 
@@ -61,6 +66,31 @@ def load(typing, array, offset):
         return builder.load(pointer, align=align)
 
     return _Vector(array.dtype)(array, types.intp), generate
+
+
+@_inside
+def widened(typing, halves, offset):
+    """The vector of single precision whose upper halves are the int16 numbers at an offset, bit by bit."""
+
+    def generate(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        kind = ir.VectorType(ir.IntType(16), vector.count)
+        pointer = builder.bitcast(_data(context, builder, signature, args), kind.as_pointer())
+        whole = ir.VectorType(ir.IntType(32), vector.count)
+        bits = builder.zext(builder.load(pointer, align=2), whole)
+        return builder.bitcast(builder.shl(bits, ir.Constant(whole, [16] * vector.count)), vector)
+
+    return _Vector(types.float32)(halves, types.intp), generate
+
+
+@_inside
+def added(typing, a, b):
+    """``a + b``."""
+
+    def generate(context, builder, signature, args):
+        return builder.fadd(*args)
+
+    return a(a, b), generate
 
 
 @_inside
@@ -148,6 +178,48 @@ def total(typing, vector):
         return _call(builder, "vector.reduce.fadd", vector, number, [number(0.0), *args])
 
     return vector.dtype(vector), generate
+
+
+@_inside
+def put_totals(typing, array, offset, a, b, c, d):
+    """Write the sums of four vectors to the four places from an offset on.
+
+    Numbers change places inside lines of 16 bytes for as long as that helps, which is what processors do fastest.
+    """
+
+    def generate(context, builder, signature, args):
+        vectors, place = args[2:], _data(context, builder, signature, args)
+        count, line = vectors[0].type.count, 128 // signature.args[0].dtype.bitwidth
+        while len(vectors) > max(1, 4 // line):
+            vectors = [_pairwise(builder, *pair, line) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
+        while count > line:
+            count //= 2
+            halves = [[_part(builder, v, start, count) for start in (0, count)] for v in vectors]
+            vectors = [builder.fadd(*both, flags=_FREE) for both in halves]
+        for u, vector in enumerate(vectors):
+            at = builder.bitcast(builder.gep(place, [ir.IntType(64)(u * line)]), vector.type.as_pointer())
+            builder.store(vector, at, align=signature.args[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, a, b, c, d), generate
+
+
+def _places(numbers):
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
+
+
+def _pairwise(builder, x, y, line):
+    """Sums of neighbours in each line of two vectors, those of x before those of y."""
+    count = x.type.count
+    even = [at + j + whose for at in range(0, count, line) for whose in (0, count) for j in range(0, line, 2)]
+    odd = [j + 1 for j in even]
+    parts = [builder.shuffle_vector(x, y, _places(numbers)) for numbers in (even, odd)]
+    return builder.fadd(*parts, flags=_FREE)
+
+
+def _part(builder, vector, start, count):
+    """So many numbers of a vector."""
+    return builder.shuffle_vector(vector, vector, _places(list(range(start, start + count))))
 
 
 @_inside

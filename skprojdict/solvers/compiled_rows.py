@@ -5,11 +5,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._array import array_namespace, asarray_like, for_kernels, has_numba, in_numpy_memory, put_rows
+from .._array import (
+    array_namespace,
+    asarray_like,
+    for_kernels,
+    has_numba,
+    in_numpy_memory,
+    put_rows,
+    uninitialised,
+)
 from ..kernels.threads import over_rows
 
 # Multiplications of a call's Gram matrices from which on compiling, or loading what was compiled, is earned back.
 LEAST_WORK = 1 << 22
+# A vector of scores.
+LEAST_ATOMS = 16
 
 
 def compiled_pays(components, n, K):
@@ -72,6 +82,31 @@ def products_compiled(table, indices, values):
 
     over_rows(work, rows.shape[0])
     return asarray_like(out, table)
+
+
+def rescoring_pays(low, inputs, encoder, n_again):
+    """Whether products in low precision are to be gone through by a compiled kernel; it reads bfloat16."""
+    kinds = [str(each.dtype) for each in (low, inputs, encoder)]
+    if kinds != ["torch.bfloat16", "torch.float32", "torch.float32"] or encoder.shape[0] < LEAST_ATOMS:
+        return False
+    return compiled_pays(encoder, low.shape[0], n_again)
+
+
+def rescored_compiled(low, inputs, encoder, bias, n_again):
+    """Scores from products in bfloat16, the ``n_again`` best of each row computed again; the others are smaller."""
+    scores = uninitialised(low.shape, inputs)
+    rows, atoms, shift, values, halves = for_kernels(
+        inputs, encoder, bias, scores, low.view(array_namespace(low).int16)
+    )
+    from ..kernels.largest import n_columns
+    from ..kernels.rescoring import rescore_rows
+
+    def work(part):
+        best = np.empty(n_columns(atoms.shape[0], n_again), dtype=atoms.dtype)
+        rescore_rows(rows[part], atoms, shift, halves[part], n_again, best, values[part])
+
+    over_rows(work, rows.shape[0])
+    return scores
 
 
 class Codes(NamedTuple):

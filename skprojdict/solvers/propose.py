@@ -2,6 +2,7 @@
 """What the encoder proposes for each row: by score, and from a longer list by a second look at the target."""
 
 from .._array import array_namespace
+from .penalties import SCORE_FREE
 from .ridge import project, sampled_products
 from .select import Support, fit_budget, keep_best, select
 
@@ -15,6 +16,19 @@ def n_listed(k, candidate_factor, shortlist_factor, n_components):
     """How many of the best scored atoms of each row are looked at; one candidate more than k makes a second look."""
     candidates = n_candidates(k, candidate_factor, n_components)
     return max(candidates, n_candidates(k, shortlist_factor, n_components)) if candidates > k else candidates
+
+
+def exactness(k, candidate_factor, shortlist_factor, n_components, *, penalty):
+    """Keywords of :func:`~skprojdict.solvers.select.score_all`: which scores have to be right where others are rounded.
+
+    All that are looked at are known, for what is learned from them. They have to be the largest where a penalty looks
+    at their scores; else the k best scored have to be, whose residual chooses among the others: what is further down
+    the list joins, or does not, by its atom.
+    """
+    if k is None:
+        return {"n_exact": None}
+    listed = n_listed(k, candidate_factor, shortlist_factor, n_components)
+    return {"n_exact": k if penalty in SCORE_FREE else listed, "n_known": listed}
 
 
 def shortlist(support, Y, components, k, n_candidates, *, solve):

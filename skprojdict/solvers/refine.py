@@ -7,7 +7,7 @@ from .elimination import RIDGE, elimination_ranking
 from .penalties import SCORE_FREE, precisions
 from .propose import n_candidates, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
-from .select import Support, fit_budget, keep_best
+from .select import Support, fit_budget, keep_best, score_all
 from .systems import safe_pivots
 
 
@@ -30,7 +30,7 @@ def _ranking(support, Y, components, k, *, penalty, solve):
     return elimination_ranking(Y, components, support.indices, weights, k, exact=True, chunk_size=chunk_size)
 
 
-def refine(support, scores, Y, components, k, *, penalty, solve):
+def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype=None):
     """One step of subspace pursuit (Dai and Milenkovic, 2009).
 
     Adds to each row the k atoms that correlate best with its residual, and cuts the 2k back to k by backward
@@ -51,6 +51,8 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
         Atoms to keep. None: each row adds and keeps at most as many as it has.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
+    selection_dtype : {"bfloat16", "float16"}, default=None
+        Low precision for the correlations of all atoms with the residual, as in :func:`score_all`.
 
     Returns
     -------
@@ -67,10 +69,11 @@ def refine(support, scores, Y, components, k, *, penalty, solve):
     >>> np.sort(support.indices)
     array([[1, 2]])
     """
-    return _refined(support, None, scores, Y, components, k, penalty=penalty, solve=solve)[0]
+    options = {"penalty": penalty, "solve": solve, "selection_dtype": selection_dtype}
+    return _refined(support, None, scores, Y, components, k, **options)[0]
 
 
-def _refined(support, fit, scores, Y, components, k, *, penalty, solve):
+def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selection_dtype=None):
     """The same, and least squares on the result where a kernel comes by it; ``fit`` is that on the support, or None."""
     xp = array_namespace(Y)
     own = None  # how many atoms each row may add and keep
@@ -81,7 +84,8 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve):
     if fit is None:
         present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
         fit = project(Y, components, support.indices, present, **{**solve, "exact": True})
-    correlation = (Y - fit.reconstruction) @ components.T
+    precision = {"selection_dtype": selection_dtype, "chunk_size": solve.get("chunk_size", "auto")}
+    correlation = score_all(Y - fit.reconstruction, components, None, n_exact=k, **precision)
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
     size = xp.sqrt(xp.sum(Y * Y, axis=1)) + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
@@ -306,6 +310,7 @@ def settled(
     budget_measure="estimate",
     n_refinements=0,
     positive_code=False,
+    selection_dtype=None,
     penalty,
     solve,
     **unused,
@@ -320,7 +325,8 @@ def settled(
     if most is not None and support.indices.shape[1] > most:
         support, fit = prune(support, Y, components, most, penalty=penalty, solve=solve), None
     for _ in range(n_refinements):
-        support, fit = _refined(support, fit, scores, Y, components, most, penalty=penalty, solve=solve)
+        given = support, fit, scores, Y, components, most
+        support, fit = _refined(*given, penalty=penalty, solve=solve, selection_dtype=selection_dtype)
         if selection == "budget":
             limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}
             support = _fit_until_stable(support, components, dimension_budget, limit)

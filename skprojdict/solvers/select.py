@@ -3,7 +3,16 @@
 
 from typing import Any, NamedTuple
 
-from .._array import affine, array_namespace, chunk_rows, device, is_torch_namespace, take_along_rows, top_k
+from .._array import (
+    affine,
+    array_namespace,
+    chunk_rows,
+    is_torch_namespace,
+    take_along_rows,
+    top_k,
+    uninitialised,
+)
+from .compiled_rows import rescored_compiled, rescoring_pays
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products
 
@@ -21,7 +30,7 @@ class Support(NamedTuple):
     added: Any = None
 
 
-def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chunk_size="auto"):
+def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, n_known=0, chunk_size="auto"):
     """Scores ``E a + b`` of every atom.
 
     With a ``selection_dtype`` the product is taken in that precision, a margin of candidates beyond the ``n_exact``
@@ -33,11 +42,14 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     ----------
     inputs : array of shape (n, m)
     encoder : array of shape (p, m)
-    bias : array of shape (p,)
+    bias : array of shape (p,) or None
+        None: 0.
     selection_dtype : {"bfloat16", "float16"}, default=None
         None: full precision throughout.
     n_exact : int, default=None
         How many of the largest scores of a row must be right; None: all.
+    n_known : int, default=0
+        How many scores must be right that come out as the largest, whether or not they are.
 
     Returns
     -------
@@ -45,20 +57,30 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     """
     xp = array_namespace(inputs)
     p = encoder.shape[0]
-    n_proposed = p if n_exact is None else n_exact + n_exact // 2 + 16
-    if selection_dtype is None or n_proposed >= p or not is_torch_namespace(xp):
+    n_again = p if n_exact is None else max(n_known, n_exact + n_exact // 2 + 16)
+    if selection_dtype is None or n_again >= p or not is_torch_namespace(xp):
         return affine(inputs, encoder, bias)
     low = getattr(xp, selection_dtype)
-    proposed = xp.astype(inputs, low) @ xp.astype(encoder, low).T
-    scores = xp.empty(proposed.shape, dtype=inputs.dtype, device=device(inputs))
+    proposed = uninitialised((inputs.shape[0], p), inputs, dtype=low)
+    xp.mm(_cast(inputs, low), _cast(encoder, low).T, out=proposed)
+    bias = encoder.new_zeros(p) if bias is None else bias
+    if rescoring_pays(proposed, inputs, encoder, n_again):
+        return rescored_compiled(proposed, inputs, encoder, bias, n_again)
+    scores = uninitialised(proposed.shape, inputs)
     # The passes over all scores run on blocks that stay in the cache.
     for rows in chunk_rows(inputs.shape[0], p * scores.element_size(), "auto", inputs):
         block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
-        candidates = top_k(block, n_proposed)[1]
+        candidates = top_k(block, n_again)[1]
         exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size) + bias[candidates]
-        xp.minimum(block, xp.min(exact, axis=1, keepdims=True), out=block)
+        bound = xp.min(exact, axis=1, keepdims=True)
+        xp.minimum(block, xp.nextafter(bound, xp.full_like(bound, -float("inf"))), out=block)
         block.scatter_(1, candidates, exact)
     return scores
+
+
+def _cast(values, dtype):
+    """The same tensor in another dtype, in memory that is used again where there is any."""
+    return uninitialised(values.shape, values, dtype=dtype).copy_(values)
 
 
 def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):

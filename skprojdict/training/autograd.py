@@ -10,6 +10,7 @@ from torch.autograd import Function
 from torch.nn.functional import embedding_bag
 
 from .._array import uninitialised
+from ..solvers.compiled_atoms import passes_pay, sum_outer_products
 from ..solvers.ridge import map_rows, project, sampled_products
 from ..solvers.systems import combine, factorise, gram, inner
 
@@ -31,6 +32,8 @@ def outer_sum(indices, terms, n_rows):
     The sparse outer products are gathered per atom: sorted once by atom, then summed as bags of rows, in parallel over
     atoms and in a fixed order, so that the result is the same on every run.
     """
+    if passes_pay(terms[0][1], n_rows):
+        return sum_outer_products(indices, terms, n_rows)
     k = indices.shape[1]
     flat = indices.reshape(-1)
     used = None

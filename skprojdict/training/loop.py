@@ -5,6 +5,8 @@ import math
 
 import torch
 
+from .._array import memory_from
+from .arena import Arena
 from .distributed import Ranks
 from .spare import SpareWeights
 
@@ -56,6 +58,7 @@ class Trainer:
         self.grad_mode = torch.is_grad_enabled()
         self.ranks = Ranks()
         self.good, self.best = SpareWeights(weights), math.inf
+        self.arena = Arena()
 
     def join(self, ranks):
         """Share the fit with other processes: all start at the weights of the first."""
@@ -92,12 +95,13 @@ class Trainer:
         n = targets.shape[0]
         n_rows = n_rows or n
         self.optimiser.zero_grad(set_to_none=True)  # before the loss: its memory serves the scores of all atoms
-        with self.ranks.batch(n, n_rows):
-            batch = self.loss(self.weights, inputs, targets, self.dead.mask())
-        values = torch.stack([batch.loss, batch.squared_error, batch.variance])
-        if n != n_rows:  # a mean over the whole batch is the sum of shares
-            values = values * (n / n_rows)
-        values[0].backward()
+        with memory_from(self.arena):
+            with self.ranks.batch(n, n_rows):
+                batch = self.loss(self.weights, inputs, targets, self.dead.mask())
+            values = torch.stack([batch.loss, batch.squared_error, batch.variance])
+            if n != n_rows:  # a mean over the whole batch is the sum of shares
+                values = values * (n / n_rows)
+            values[0].backward()
         for parameter in self.parameters:
             if parameter.grad is not None and parameter.grad.is_sparse:  # of atoms that no other loss moves
                 parameter.grad = parameter.grad.to_dense()
@@ -130,7 +134,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.unit_gradient:
             torch._foreach_div_(gradients, norm.clamp_min(torch.finfo(norm.dtype).tiny))
-        else:
+        elif norm.device.type != "cpu" or not norm <= self.max_grad_norm:  # elsewhere to ask would wait for the device
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm, foreach=True)
         return norm
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from .._array import chunk_rows
+from ..solvers.compiled_atoms import normalise, passes_pay, straighten
 from ..solvers.select import score_all
 
 
@@ -121,6 +122,9 @@ class Weights:
         if grad is None:
             return
         p, d = grad.shape
+        if passes_pay(grad, p) and grad.is_contiguous():
+            straighten(grad, self.components)
+            return
         for rows in chunk_rows(p, d * grad.element_size(), "auto", grad):  # else the product alone is a pass to memory
             own, atoms = grad[rows], self.components[rows]
             own.addcmul_(atoms, (own * atoms).sum(1, keepdim=True), value=-1.0)
@@ -128,8 +132,11 @@ class Weights:
     @torch.no_grad()
     def renormalise(self):
         """Bring every atom back to norm 1, and thresholds that fell below 0 back to 0."""
-        norms = self.components.norm(dim=1, keepdim=True)
-        self.components.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
+        if passes_pay(self.components, self.components.shape[0]):
+            normalise(self.components)
+        else:
+            norms = self.components.norm(dim=1, keepdim=True)
+            self.components.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
         if self.thresholds is not None:
             self.thresholds.clamp_(min=0)
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..._array import uninitialised
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
-from ...solvers.propose import n_listed
+from ...solvers.propose import exactness
 from ...solvers.refine import choose, settled
 from ...solvers.ridge import Projection
 from ...solvers.select import Support
@@ -48,18 +49,19 @@ def projective_loss(
         + strength * sum_S s / (1 + s)          quota="penalize"
         + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
 
-    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. S are the selected atoms and D those
-    that were proposed and dropped, whose coefficients are 0: the encoder learns which atoms the solved support ends
-    with. In ``refined_share`` of the rows that support is refined, at least once; there
-    the encoder learns of atoms that it overlooked, for a second product with those rows alone. With a second view,
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. S are the selected atoms, and D those that were proposed and dropped, whose coefficients are 0: the encoder
+    learns which atoms the solved support ends with. In ``refined_share`` of the rows that support is refined, at least
+    once; there the encoder learns of atoms that it overlooked, for a second product with those rows alone. With a
+    second view,
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
-    n_exact = None
+    exact = {}
     if not exact_scores:
-        n_exact = n_listed(**{name: coding[name] for name in LOOKED_AT}, n_components=weights.bias.shape[0])
-    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
+        sizes = {name: coding[name] for name in LOOKED_AT}
+        exact = exactness(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
+    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, **exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
         cut = select_in_batch(scores if gain is None else scores * gain.detach(), coding["k"])[1]
@@ -113,7 +115,8 @@ def supports(scores, y, atoms, *, coding, refined_share):
     parts = Support(*(None if part is None else part[rows] for part in support))
     part_fit = None if fit is None else Projection(*(part[rows] for part in fit))
     once = {**coding, "n_refinements": 1}
-    refined, refined_fit = settled(parts, part_fit, scores[rows], y[rows], atoms, **once)
+    own_scores = torch.index_select(scores, 0, rows, out=uninitialised((rows.numel(), scores.shape[1]), scores))
+    refined, refined_fit = settled(parts, part_fit, own_scores, y[rows], atoms, **once)
     width = refined.indices.shape[1]
     added = torch.zeros_like(support.active) if support.added is None else support.added
     merged = (
@@ -125,6 +128,14 @@ def supports(scores, y, atoms, *, coding, refined_share):
     else:
         fit = None
     return proposed, Support(*merged), fit
+
+
+@torch.no_grad()
+def score_again(weights, a, support, scores):
+    """Replace the scores of atoms that refinement added, which were rounded, by those of full precision, in place."""
+    rows = support.added.any(1).nonzero()[:, 0]
+    indices = support.indices[rows]
+    scores[rows[:, None], indices] = scores_at(weights, a[rows], indices)
 
 
 def dropped(proposed, support, n_components):
@@ -152,16 +163,17 @@ def _projective_part(
         proposed, support, fit = supports(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
-    known = scores if exact_scores else None
+    if not exact_scores and support.added is not None:
+        score_again(weights, a.detach(), support, scores)
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
     refuse = regress and proposed.indices is not support.indices
     looked_at = torch.cat([support.indices, proposed.indices], dim=1) if refuse else support.indices
     # In the tied form the atoms are those of the projection: regression would bend them to suit the scores.
     pupil = replace(weights, components=weights.components.detach()) if weights.encoder is None else weights
-    taught = scores_at(pupil, a, looked_at, known, centre=centre)
+    taught = scores_at(pupil, a, looked_at, scores, centre=centre)
     same = pupil is weights or penalty["penalty"] in SCORE_FREE
-    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, known, centre=centre)
+    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, scores, centre=centre)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(

@@ -44,7 +44,7 @@ def topk_loss(
         learn_threshold(weights.threshold, cut)
     else:
         support = select(scores, k)
-    selected = scores_at(weights, a, support.indices, scores if exact_scores else None, centre=centre)
+    selected = scores_at(weights, a, support.indices, scores, centre=centre)
     codes = torch.where(support.active, selected, torch.zeros_like(selected))
     parts = sparse_parts(codes, weights.components, support.indices, prefix_sizes)
     error, residual = nested_error(y, parts)
