@@ -424,10 +424,15 @@ def test_regression_of_coefficients_in_closed_form(rng, form):
         assert_allclose(weights.encoder_gain.grad, (q * (a @ rows.T)).sum(0), atol=1e-12)
 
 
+@pytest.mark.parametrize("form", FORMS[:2])
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
-    """Over all that was looked at: solved coefficients where selected, 0 where dropped, also from refined rows."""
-    weights = make_weights(rng, "untied", importance=False)
+def test_the_encoder_learns_the_support_that_the_solver_settles_on(form, share):
+    """Over all that was looked at: solved coefficients where selected, 0 where dropped, also from refined rows.
+
+    What a refinement had to add counts for more where the encoder is free to follow.
+    """
+    rng = np.random.default_rng({"untied": 0, "tied": 2}[form])  # refinement adds atoms
+    weights = make_weights(rng, form, importance=False)
     _, targets = make_rows(rng, "untied")
     keywords = options("exact", encoder_loss="coefficients", refined_share=share)
     keywords["coding"].update(k=2, candidate_factor=2.5)
@@ -436,7 +441,7 @@ def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
     projective_loss(weights, None, targets, dead, **keywords).loss.backward()
     a, F = (targets - weights.mean).detach(), weights.components.detach()
     scores = weights.all_scores(a)
-    q, overlooked = torch.zeros_like(scores), 0
+    q, overlooked, n_added = torch.zeros_like(scores), 0, 0
     refined = {i * N // round(share * N) for i in range(round(share * N))} if share else set()
     for i in range(N):
         y, e, coding = a[i : i + 1], scores[i : i + 1], keywords["coding"]
@@ -447,11 +452,18 @@ def test_the_encoder_learns_the_support_that_the_solver_settles_on(rng, share):
         goal = torch.zeros(P, dtype=torch.float64)
         goal[S] = torch.linalg.lstsq(F[S].T, y[0]).solution
         looked_at = sorted({*S.tolist(), *proposed})
-        share_of_each = torch.where(goal == 0, projective.REFUSAL, 1.0)
+        share_of_each = torch.where(goal == 0, projective.REFUSAL, 1.0).double()
+        n_added += 0 if support.added is None else int(support.added.sum())
+        if support.added is not None and form == "untied":
+            share_of_each[support.indices[0][support.active[0] & support.added[0]]] = projective.OVERLOOKED
         q[i, looked_at] = (2 / N * share_of_each * (e[0].clamp_min(0) - goal))[looked_at]
+    assert (n_added > 0) == (share > 0)
     assert (overlooked > 0) == (share > 0)
     assert_allclose(weights.bias.grad, q.sum(0), atol=1e-10)
-    assert_allclose(weights.encoder.grad, q.T @ a, atol=1e-10)
+    if form == "untied":
+        assert_allclose(weights.encoder.grad, q.T @ a, atol=1e-10)
+    else:
+        assert_allclose(weights.encoder_gain.grad, (q * (a @ F.T)).sum(0), atol=1e-10)
 
 
 @pytest.mark.parametrize("skip", [False, True])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Loss of the projective dictionary: squared error of the projection, and what trains the encoder."""
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ from .prediction import prediction_error, predicts
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
 # timid, and the dictionary learns less from rows where a feature was proposed in vain.
 REFUSAL = 0.3
+# Weight of the scores of atoms that refinement had to add: at 1 an atom that the encoder never proposes stays so.
+# Not in the tied form, whose gains and bias alone cannot follow.
+OVERLOOKED = 3.0
 LOOKED_AT = ("k", "candidate_factor", "shortlist_factor")
 
 
@@ -45,11 +49,13 @@ def projective_loss(
 
         || y - y_hat ||^2                       error of the (ridge) projection on the selected atoms
         + || relu(e_S) - stopgrad(beta_S) ||^2  encoder_loss="coefficients": scores regress solved coefficients
+        + 2 || relu(e_A) - stopgrad(beta_A) ||^2        so that what was overlooked weighs 3 (untied)
         + 0.3 || relu(e_D) ||^2
         + strength * sum_S s / (1 + s)          quota="penalize"
         + rho * sum_{i != j} (f_i . f_j)^2 c_i c_j ,  c = s / (1 + s) (1 in exact mode)
 
-    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. S are the selected atoms, and D those that were proposed and dropped, whose coefficients are 0: the encoder
+    averaged over the prefixes; plus AuxK on the residual of the whole dictionary. S are the selected atoms, A those of
+    them that a refinement added, and D those that were proposed and dropped, whose coefficients are 0: the encoder
     learns which atoms the solved support ends with. In ``refined_share`` of the rows that support is refined, at least
     once; there the encoder learns of atoms that it overlooked, for a second product with those rows alone. With a
     second view,
@@ -184,6 +190,8 @@ def _projective_part(
     if regress:
         goal = coefs.detach()
         error = torch.where(support.active, straight_relu(taught[:, :k]) - goal, torch.zeros_like(goal))
+        if weights.encoder is not None and support.added is not None:
+            error = error * (1 + (math.sqrt(OVERLOOKED) - 1) * support.added.to(error.dtype))
         loss = loss + mean_square(error)
     if refuse:
         refused = taught[:, k:]
