@@ -77,10 +77,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         So many times k candidates are solved and pruned to k by backward elimination: one after the other that goes
         whose absence costs least. For ``selection="top_k"`` with a number of coefficients; not with ``target="y"``,
         where the selection must do without the target.
-    shortlist_factor : float, default=4.0
+    shortlist_factor : float or "auto", default="auto"
         The candidates are chosen from the so many times k best scored atoms: the k best, and of the others those that
         correlate best with what the k best leave over. A second look without a second product. At most
         ``candidate_factor``: the candidates are the best scored. Without effect where ``candidate_factor`` is.
+        "auto": 4, but at least 128 atoms, of dictionaries of less than 2048 the 16th part.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
         the residual, solve, prune the 2k back to k. At fit and at transform, and may be changed in between. Only with
@@ -215,7 +216,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "budget_measure": [StrOptions({"estimate", "exact"})],
         "encoder_loss": [StrOptions({"coefficients", "penalty"})],
         "candidate_factor": [Interval(Real, 1, None, closed="left")],
-        "shortlist_factor": [Interval(Real, 1, None, closed="left")],
+        "shortlist_factor": [Interval(Real, 1, None, closed="left"), StrOptions({"auto"})],
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refined_share": [Interval(Real, 0, 1, closed="both")],
         "overlap_penalty": [Interval(Real, 0, None, closed="left")],
@@ -241,7 +242,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         budget_measure="estimate",
         encoder_loss="coefficients",
         candidate_factor=2.0,
-        shortlist_factor=4.0,
+        shortlist_factor="auto",
         n_refinements=0,
         refined_share=0.25,
         overlap_penalty=0.0,

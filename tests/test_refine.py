@@ -9,7 +9,7 @@ import scipy.optimize
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.penalties import dimension_estimate
-from skprojdict.solvers.propose import shortlist
+from skprojdict.solvers.propose import n_listed, shortlist
 from skprojdict.solvers.refine import choose_support, prune, refine, weights_of
 from skprojdict.solvers.ridge import effective_dimension, project
 from skprojdict.solvers.select import Support, select
@@ -131,6 +131,24 @@ def test_a_second_look_lowers_the_error_of_an_imprecise_encoder(rng, coder):
     )
     check_support(second, 4)
     assert errors(second, Y, F).mean() < 0.9 * errors(first, Y, F).mean()
+
+
+@pytest.mark.parametrize(
+    ("k", "factor", "p", "wanted"),
+    [
+        (32, "auto", 3072, 128),
+        (64, "auto", 3072, 256),  # 4 k
+        (16, "auto", 3072, 128),  # at least so many
+        (4, "auto", 1024, 64),  # of a smaller dictionary a 16th
+        (4, "auto", 96, 16),
+        (4, "auto", 12, 12),
+        (4, 6.0, 96, 24),
+        (4, 1.0, 96, 8),  # no shorter than the candidates
+    ],
+)
+def test_how_long_the_list_is(k, factor, p, wanted):
+    assert n_listed(k, 2.0, factor, p) == wanted
+    assert n_listed(k, 1.0, factor, p) == k
 
 
 def test_without_candidates_there_is_no_shortlist(rng):

@@ -6,6 +6,10 @@ from .penalties import SCORE_FREE
 from .ridge import project, sampled_products
 from .select import Support, fit_budget, keep_best, select
 
+# The list of "auto": so many times k atoms, at least so many, which small k need, but of a small dictionary no more
+# than a share for the sake of that, so that the encoder goes on to decide.
+LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 4.0, 128, 1 / 16
+
 
 def n_candidates(k, candidate_factor, n_components):
     """How many atoms the encoder proposes for each row, before pruning to k."""
@@ -15,7 +19,12 @@ def n_candidates(k, candidate_factor, n_components):
 def n_listed(k, candidate_factor, shortlist_factor, n_components):
     """How many of the best scored atoms of each row are looked at; one candidate more than k makes a second look."""
     candidates = n_candidates(k, candidate_factor, n_components)
-    return max(candidates, n_candidates(k, shortlist_factor, n_components)) if candidates > k else candidates
+    if candidates <= k:
+        return candidates
+    if shortlist_factor != "auto":
+        return max(candidates, n_candidates(k, shortlist_factor, n_components))
+    least = min(LIST_ATOMS, int(LIST_SHARE * n_components))
+    return max(candidates, n_candidates(k, LIST_FACTOR, n_components), least)
 
 
 def exactness(k, candidate_factor, shortlist_factor, n_components, *, penalty):
@@ -92,7 +101,8 @@ def propose(
         Looked at for ``budget_measure="exact"`` only.
     Y : array of shape (n, d), default=None
         Targets. With them ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned, chosen from
-        the ``shortlist_factor`` times k best scored ones (:func:`shortlist`). None: k atoms, by score.
+        the ``shortlist_factor`` times k best scored ones (:func:`shortlist`; "auto": :func:`n_listed`). None: k atoms,
+        by score.
     k : int or None
         Atoms a row at most. None: as many as the rule admits.
     penalty, solve : dict
