@@ -41,7 +41,7 @@ class _AdditiveDictionary(_NeuralDictionary):
     def _code(self, X, Y):
         rule = self._rule()
         k = rule.get("k")
-        inputs, scores = self._scores(X, n_exact=k)
+        inputs, scores = self._scores(X, k)
         support, coefs = additive_codes(scores, **rule)
         target = None if self.target == "X" else self._target(X, Y)
         if target is not None:

@@ -553,11 +553,11 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     # ---- coding
 
-    def _scores(self, X, **exact):
+    def _scores(self, X, n_exact):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
         inputs = X - self.encoder_mean_
         inputs /= self.encoder_scale_  # in place: fresh memory costs more than the division
-        precision = {"selection_dtype": self.selection_dtype, "chunk_size": self.chunk_size, **exact}
+        precision = {"selection_dtype": self.selection_dtype, "n_exact": n_exact, "chunk_size": self.chunk_size}
         return inputs, score_all(inputs, self.encoder_components_, self.encoder_bias_, **precision)
 
     def _validate_fitted(self, X, method):

@@ -14,7 +14,7 @@ from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.propose import exactness
+from .solvers.propose import n_telling
 from .solvers.refine import choose_support, code
 from .training.pace import Pace
 
@@ -81,7 +81,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         The candidates are chosen from the so many times k best scored atoms: the k best, and of the others those that
         correlate best with what the k best leave over. A second look without a second product. At most
         ``candidate_factor``: the candidates are the best scored. Without effect where ``candidate_factor`` is.
-        "auto": 4, but at least 128 atoms, of dictionaries of less than 2048 the 16th part.
+        "auto": 6, but at least 192 atoms, of dictionaries of less than 3072 the 16th part.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
         the residual, solve, prune the 2k back to k. At fit and at transform, and may be changed in between. Only with
@@ -385,8 +385,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     def _code(self, X, Y):
         p = self.components_.shape[0]
-        exact = exactness(self._k, self._candidate_factor, self.shortlist_factor, p, penalty=self.penalty)
-        inputs, raw = self._scores(X, **exact)
+        n_exact = n_telling(self._k, self._candidate_factor, self.shortlist_factor, p, penalty=self.penalty)
+        inputs, raw = self._scores(X, n_exact)
         gain = getattr(self, "importance_gain_", 1.0)
         scores = raw if gain == 1 else raw * gain
         coding = self._coding(self._k)

@@ -136,11 +136,11 @@ def test_a_second_look_lowers_the_error_of_an_imprecise_encoder(rng, coder):
 @pytest.mark.parametrize(
     ("k", "factor", "p", "wanted"),
     [
-        (32, "auto", 3072, 128),
-        (64, "auto", 3072, 256),  # 4 k
-        (16, "auto", 3072, 128),  # at least so many
+        (32, "auto", 3072, 192),
+        (64, "auto", 3072, 384),  # 6 k
+        (16, "auto", 3072, 192),  # at least so many
         (4, "auto", 1024, 64),  # of a smaller dictionary a 16th
-        (4, "auto", 96, 16),
+        (4, "auto", 96, 24),
         (4, "auto", 12, 12),
         (4, 6.0, 96, 24),
         (4, 1.0, 96, 8),  # no shorter than the candidates

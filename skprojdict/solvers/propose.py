@@ -8,7 +8,7 @@ from .select import Support, fit_budget, keep_best, select
 
 # The list of "auto": so many times k atoms, at least so many, which small k need, but of a small dictionary no more
 # than a share for the sake of that, so that the encoder goes on to decide.
-LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 4.0, 128, 1 / 16
+LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 6.0, 192, 1 / 16
 
 
 def n_candidates(k, candidate_factor, n_components):
@@ -27,17 +27,15 @@ def n_listed(k, candidate_factor, shortlist_factor, n_components):
     return max(candidates, n_candidates(k, LIST_FACTOR, n_components), least)
 
 
-def exactness(k, candidate_factor, shortlist_factor, n_components, *, penalty):
-    """Keywords of :func:`~skprojdict.solvers.select.score_all`: which scores have to be right where others are rounded.
+def n_telling(k, candidate_factor, shortlist_factor, n_components, *, penalty):
+    """How many of a row's largest scores have to be right where others may be rounded; None: all of them.
 
-    All that are looked at are known, for what is learned from them. They have to be the largest where a penalty looks
-    at their scores; else the k best scored have to be, whose residual chooses among the others: what is further down
-    the list joins, or does not, by its atom.
+    Those that are looked at, where a penalty looks at their scores; else the k best scored, whose residual chooses
+    among the others: what is further down the list joins, or does not, by its atom.
     """
     if k is None:
-        return {"n_exact": None}
-    listed = n_listed(k, candidate_factor, shortlist_factor, n_components)
-    return {"n_exact": k if penalty in SCORE_FREE else listed, "n_known": listed}
+        return None
+    return k if penalty in SCORE_FREE else n_listed(k, candidate_factor, shortlist_factor, n_components)
 
 
 def shortlist(support, Y, components, k, n_candidates, *, solve):

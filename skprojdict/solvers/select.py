@@ -30,7 +30,7 @@ class Support(NamedTuple):
     added: Any = None
 
 
-def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, n_known=0, chunk_size="auto"):
+def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chunk_size="auto"):
     """Scores ``E a + b`` of every atom.
 
     With a ``selection_dtype`` the product is taken in that precision, a margin of candidates beyond the ``n_exact``
@@ -48,8 +48,6 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, n_kn
         None: full precision throughout.
     n_exact : int, default=None
         How many of the largest scores of a row must be right; None: all.
-    n_known : int, default=0
-        How many scores must be right that come out as the largest, whether or not they are.
 
     Returns
     -------
@@ -57,7 +55,7 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, n_kn
     """
     xp = array_namespace(inputs)
     p = encoder.shape[0]
-    n_again = p if n_exact is None else max(n_known, n_exact + n_exact // 2 + 16)
+    n_again = p if n_exact is None else n_exact + n_exact // 2 + 16
     if selection_dtype is None or n_again >= p or not is_torch_namespace(xp):
         return affine(inputs, encoder, bias)
     low = getattr(xp, selection_dtype)

@@ -9,7 +9,7 @@ import torch
 
 from ..._array import uninitialised
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
-from ...solvers.propose import exactness
+from ...solvers.propose import n_telling
 from ...solvers.refine import choose, settled
 from ...solvers.ridge import Projection
 from ...solvers.select import Support
@@ -63,11 +63,11 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
-    exact = {}
+    n_exact = None
     if not exact_scores:
         sizes = {name: coding[name] for name in LOOKED_AT}
-        exact = exactness(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
-    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, **exact)
+        n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
+    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     if weights.threshold is not None:
         gain = weights.importance_gain
         cut = select_in_batch(scores if gain is None else scores * gain.detach(), coding["k"])[1]
@@ -137,11 +137,13 @@ def supports(scores, y, atoms, *, coding, refined_share):
 
 
 @torch.no_grad()
-def score_again(weights, a, support, scores):
-    """Replace the scores of atoms that refinement added, which were rounded, by those of full precision, in place."""
-    rows = support.added.any(1).nonzero()[:, 0]
-    indices = support.indices[rows]
-    scores[rows[:, None], indices] = scores_at(weights, a[rows], indices)
+def score_again(weights, a, proposed, support, scores):
+    """Replace the scores of proposed and added atoms, which were rounded, by those of full precision, in place."""
+    scores.scatter_(1, proposed.indices, scores_at(weights, a, proposed.indices))
+    if support.added is not None:
+        rows = support.added.any(1).nonzero()[:, 0]
+        indices = support.indices[rows]
+        scores[rows[:, None], indices] = scores_at(weights, a[rows], indices)
 
 
 def dropped(proposed, support, n_components):
@@ -169,8 +171,8 @@ def _projective_part(
         proposed, support, fit = supports(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
-    if not exact_scores and support.added is not None:
-        score_again(weights, a.detach(), support, scores)
+    if not exact_scores:
+        score_again(weights, a.detach(), proposed, support, scores)
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
     refuse = regress and proposed.indices is not support.indices
