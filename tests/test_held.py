@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 import skprojdict._array
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
+from skprojdict.solvers import propose
 from skprojdict.training import autograd
 
 # The shape of the benchmark, eight times smaller along each axis: atoms and their gradients are 0.75 of the scores.
@@ -59,6 +60,7 @@ def test_the_measure_sees_what_is_alive_at_once():
 def test_a_fit_holds_little_above_parameters_gradients_and_moments(Estimator, n, monkeypatch):
     for module, name in BLOCKS:
         monkeypatch.setattr(module, name, getattr(module, name) // 64)  # as the scores are
+    monkeypatch.setattr(propose, "LIST_ATOMS", propose.LIST_ATOMS // 8)  # as the atoms are
     model = Estimator(P, n_nonzero_coefs=4, batch_size=N, max_steps=4, random_state=0)
     X = rows(n)
     with Held() as held:
