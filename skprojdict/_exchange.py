@@ -150,7 +150,7 @@ class _ExchangeDictionary(_SecondViewDictionary):
             scale=self.scale_,
             encoder_scale=self.encoder_scale_,
             importance_gain=getattr(self, "importance_gain_", 1.0),
-            threshold=getattr(self, "threshold_", 0.0),
+            threshold=self._threshold,
             k=rule.get("k"),
             coding=self._coding(self._k) if hasattr(self, "_coding") else None,
             selection=rule.get("selection", "top_k"),

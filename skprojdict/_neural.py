@@ -40,6 +40,7 @@ OPTIONAL_PARTS = {
     "tied": ("encoder_gain_",),
     "importance": ("importance_gain_",),
     "threshold": ("threshold_",),
+    "removal_threshold": ("removal_threshold_",),
     "head": ("coef_components_", "coef_bias_"),
     "thresholds": ("thresholds_",),
     "gated": ("magnitude_log_gain_", "magnitude_bias_"),
@@ -48,7 +49,7 @@ OPTIONAL_PARTS = {
     "surrogate": ("surrogate_components_", "surrogate_bias_"),
     "skip": ("skip_components_",),
 }
-SCALARS = ("importance_gain", "threshold", "alpha")
+SCALARS = ("importance_gain", "threshold", "removal_threshold", "alpha")
 VECTORS = ("encoder_gain", "thresholds", "magnitude_log_gain", "magnitude_bias")
 
 _CONSTRAINTS = {
@@ -552,6 +553,11 @@ class _NeuralDictionary(_ExchangeDictionary):
         )
 
     # ---- coding
+
+    @property
+    def _threshold(self):
+        """What the rule of selection compares with; 0 where it does not."""
+        return getattr(self, "threshold_", 0.0)
 
     def _scores(self, X, n_exact):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""

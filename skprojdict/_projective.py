@@ -61,9 +61,11 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         the loss.
     quota_strength : float, default=None
         See quota; without one it has no effect.
-    selection : {"top_k", "budget", "threshold"}, default="top_k"
-        "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score
-        above a threshold learned at fit, k on average.
+    selection : {"top_k", "adaptive", "budget", "threshold"}, default="top_k"
+        "adaptive": k on average, between a quarter of k and one and a half times k. Of a row's candidates those go, one
+        after the other, whose absence raises the squared error by no more than a threshold learned at fit. For
+        ``target="X"`` only. "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions.
+        "threshold": every score above a threshold learned at fit, k on average.
     dimension_budget : float, default=None
         Effective dimensions a row; for ``selection="budget"`` only.
     budget_measure : {"estimate", "exact"}, default="estimate"
@@ -75,7 +77,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         as in the paper.
     candidate_factor : float, default=2.0
         So many times k candidates are solved and pruned to k by backward elimination: one after the other that goes
-        whose absence costs least. For ``selection="top_k"`` with a number of coefficients; not with ``target="y"``,
+        whose absence costs least. For "top_k" and "adaptive" with a number of coefficients; not with ``target="y"``,
         where the selection must do without the target.
     shortlist_factor : float or "auto", default="auto"
         The candidates are chosen from the so many times k best scored atoms: the k best, and of the others those that
@@ -165,6 +167,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Factor between scores and a score-dependent penalty.
     threshold_ : float
         Learned threshold of ``selection="threshold"``.
+    removal_threshold_ : float
+        Of ``selection="adaptive"``: root of what the absence of an atom has to add to the squared error of a row, in
+        units where the mean centred row has norm 1.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
         With ``predict_mode="regressed"``: coefficients are predicted as
         ``scale_ * ((X - encoder_mean_) / encoder_scale_ @ coef_components_.T + coef_bias_)``.
@@ -211,7 +216,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "quota": [None, StrOptions({"normalize", "sum", "penalize"})],
         "quota_strength": [None, Interval(Real, 0, None, closed="neither")],
-        "selection": [StrOptions({"top_k", "budget", "threshold"})],
+        "selection": [StrOptions({"top_k", "adaptive", "budget", "threshold"})],
         "dimension_budget": [None, Interval(Real, 0, None, closed="neither")],
         "budget_measure": [StrOptions({"estimate", "exact"})],
         "encoder_loss": [StrOptions({"coefficients", "penalty"})],
@@ -349,12 +354,17 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "tied": self.tied,
             "importance": not (isinstance(self.penalty, str) and self.penalty in SCORE_FREE),
             "threshold": self.selection == "threshold",
+            "removal_threshold": self.selection == "adaptive",
             **self._prediction_parts(),
         }
 
     @property
     def _candidate_factor(self):
         return 1.0 if self.target == "y" else self.candidate_factor
+
+    @property
+    def _threshold(self):
+        return self.removal_threshold_ if self.selection == "adaptive" else super()._threshold
 
     def _coding(self, k):
         """Keywords of :func:`choose_support`: the one description of the coder, at fit and at transform."""
@@ -390,7 +400,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         gain = getattr(self, "importance_gain_", 1.0)
         scores = raw if gain == 1 else raw * gain
         coding = self._coding(self._k)
-        threshold = getattr(self, "threshold_", 0.0)
+        threshold = self._threshold
         xp = array_namespace(scores)
         target = self._target(X, Y)
         if target is None:

@@ -202,6 +202,8 @@ def check_projective_options(est):
             "selection='threshold' learns the threshold that n_nonzero_coefs atoms a row exceed on average; got "
             "n_nonzero_coefs=None. Give a number or 'auto'."
         )
+    if est.selection == "adaptive":
+        _check_adaptive(est)
     if est.encoder_loss == "penalty" and score_free and not est.tied:
         raise ValueError(
             f"encoder_loss='penalty' trains the encoder through the penalty, but penalty={est.penalty!r} passes it no "
@@ -213,6 +215,20 @@ def check_projective_options(est):
             f"n_refinements={est.n_refinements} selects atoms by their fit to the target, which prediction from X does "
             "not know. Set n_refinements=0 with target='y'."
         )
+
+
+def _check_adaptive(est):
+    """Atoms are taken out of more than are to stay, by what the target says."""
+    for name, refused, remedy in (
+        ("n_nonzero_coefs", est.n_nonzero_coefs is None, "a number or 'auto'"),
+        ("target", est.target == "y", "target='X'"),
+        ("candidate_factor", est.candidate_factor == 1, "a factor above 1"),
+    ):
+        if refused:
+            raise ValueError(
+                "selection='adaptive' takes atoms out of candidate_factor times n_nonzero_coefs candidates by how much "
+                f"the target misses them; got {name}={getattr(est, name)!r}. Give {remedy}, or set selection='top_k'."
+            )
 
 
 def check_tied(est, *, n_features, n_targets):

@@ -90,6 +90,8 @@ def test_single_parameters_get_scikit_learns_message(Estimator, parameter, value
         ({"selection": "budget", "dimension_budget": 2.0}, r"selection='budget'.*penalty='exact'"),
         ({"selection": "budget", "penalty": "ridge"}, r"needs dimension_budget"),
         ({"selection": "threshold", "n_nonzero_coefs": None}, "n_nonzero_coefs=None"),
+        ({"selection": "adaptive", "n_nonzero_coefs": None}, "'adaptive'.*n_nonzero_coefs=None. Give a number"),
+        ({"selection": "adaptive", "candidate_factor": 1}, "'adaptive'.*candidate_factor=1. Give a factor above 1"),
         ({"encoder_loss": "penalty"}, r"encoder_loss='penalty'.*would never move"),
         ({"prefix_sizes": (8, 4)}, r"prefix_sizes must be increasing.*\(8, 4\)"),
         ({"prefix_sizes": (8, 100)}, r"none above the number of atoms \(24\)"),
@@ -230,6 +232,7 @@ def test_a_callable_penalty_of_torch_codes_numpy_rows():
     ("changed", "message"),
     [
         ({"selection": "threshold"}, "lacks threshold_"),
+        ({"selection": "adaptive"}, "lacks removal_threshold_"),
         ({"selection": "budget"}, "selection='budget'"),
         ({"penalty": "inverse_square"}, "lacks importance_gain_"),
         ({"target": "y"}, "lacks coef_components_"),

@@ -83,6 +83,11 @@ def both(switch, scores, Y, F, **options):
         {"penalty": "ridge", "n_refinements": 1},
         {"positive_code": True},
         {"positive_scores": False},
+        {"selection": "adaptive", "threshold": 0.4},
+        {"selection": "adaptive", "threshold": 0.4, "n_refinements": 1},
+        {"selection": "adaptive", "threshold": 0.6, "k": 9, "candidate_factor": 1.3, "n_refinements": 2},
+        {"selection": "threshold", "threshold": 1.5, "n_refinements": 1},
+        {"k": None, "n_refinements": 1, "penalty": "ridge"},
     ],
 )
 def test_codes(switch, dtype, library, options):
@@ -146,7 +151,16 @@ def degenerate(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"candidate_factor": 1.0}, {"n_refinements": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"candidate_factor": 1.0},
+        {"n_refinements": 1},
+        {"selection": "adaptive", "threshold": 0.4},
+        {"selection": "adaptive", "threshold": 0.4, "n_refinements": 1},
+    ],
+)
 @pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 def test_degenerate_rows(switch, dtype, options):
     scores, Y, F = degenerate(dtype)

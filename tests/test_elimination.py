@@ -64,6 +64,34 @@ def test_one_more_than_k_is_left(rng, k):
     assert finite[5] == 1
 
 
+@pytest.mark.parametrize("limit", [0.1, 0.3, 0.6])
+def test_rows_end_where_all_that_is_left_is_missed(rng, backend, limit):
+    _, F, indices, weights = problem(rng)
+    Y = np.einsum("nk,nkd->nd", rng.uniform(0, 1.5, size=(20, 9)), F[indices])
+    Y[:10] *= 0.5  # these give up more atoms
+    weights[3, 4], weights[4, 1:] = 0.0, 0.0
+    K, k, most = 9, 2, rng.integers(4, 9, size=20)
+    given = [backend.asarray(part) for part in (Y, F, indices, weights)]
+    rule = {"most": backend.asarray(most), "limit": limit}
+    ranking = backend.to_numpy(elimination_ranking(*given, k, **rule))
+    numbers = np.isfinite(ranking).sum(axis=1)
+    for i, y in enumerate(Y):
+        atoms, left = F[indices[i]], [j for j in range(K) if weights[i, j] > 0]
+        penalties = 1 / np.where(weights[i] > 0, weights[i], 1.0)
+        while len(left) > k + 1:
+            missed = increases(y, atoms, penalties, left)
+            if len(left) <= most[i] and missed.min() > limit:
+                break
+            left.pop(int(np.argmin(missed)))
+        assert set(np.flatnonzero(np.isfinite(ranking[i]))) == set(left)
+        np.testing.assert_allclose(ranking[i][left], increases(y, atoms, penalties, left), rtol=1e-7)
+    assert len(set(numbers)) > 2
+    # As many rounds as the row that gives up most needs are enough.
+    enough = int(((weights > 0).sum(axis=1) - numbers).max())
+    same = backend.to_numpy(elimination_ranking(*given, k, **rule, steps=enough))
+    np.testing.assert_array_equal(same, ranking)
+
+
 def test_nearly_dependent_candidates_in_single_precision(rng):
     """Sixty candidates in twenty dimensions: single precision ranks like double precision."""
     Y, F, indices, _ = problem(rng, n=200, d=20, p=80, K=60)

@@ -35,6 +35,7 @@ VARIANTS = [
         penalty="inverse_square", quota="sum", selection="budget", dimension_budget=2.0, budget_measure="exact", **SHORT
     ),
     ProjectiveDictionaryLearning(selection="threshold", **SHORT),
+    ProjectiveDictionaryLearning(selection="adaptive", n_refinements=1, **SHORT),
     ProjectiveDictionaryLearning(n_nonzero_coefs=None, **SHORT),
     ProjectiveDictionaryLearning(candidate_factor=2.0, n_refinements=1, solver="cg", **SHORT),
     ProjectiveDictionaryLearning(positive_code=True, overlap_penalty=0.01, prefix_sizes=(1,), **SHORT),

@@ -42,6 +42,7 @@ FORMS = {
     "tied": functools.partial(ProjectiveDictionaryLearning, tied=True, encoder_loss="penalty"),
     "ridge": functools.partial(ProjectiveDictionaryLearning, penalty="ridge", alpha=0.1),
     "threshold": functools.partial(ProjectiveDictionaryLearning, selection="threshold"),
+    "adaptive": functools.partial(ProjectiveDictionaryLearning, selection="adaptive"),
     "overlap": functools.partial(ProjectiveDictionaryLearning, overlap_penalty=0.05),
     **{
         f"{penalty} {quota} {loss}": functools.partial(

@@ -27,6 +27,7 @@ FORMS = {
         **SMALL, penalty="softplus", selection="budget", dimension_budget=2.0, budget_measure="exact"
     ),
     "threshold": ProjectiveDictionaryLearning(**SMALL, selection="threshold"),
+    "adaptive": ProjectiveDictionaryLearning(**SMALL, selection="adaptive", n_refinements=1),
     "positive": ProjectiveDictionaryLearning(**SMALL, positive_code=True),
     "cg": ProjectiveDictionaryLearning(**SMALL, solver="cg"),
     "all positive": ProjectiveDictionaryLearning(**{**SMALL, "n_nonzero_coefs": None}, penalty="ridge"),

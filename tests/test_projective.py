@@ -157,6 +157,75 @@ def test_threshold_selection_admits_k_atoms_on_average(data):
     assert lengths.max() > 3
 
 
+def varying(n=3000, d=24, p=48, seed=0):
+    """Rows of one to seven atoms."""
+    rng = np.random.default_rng(seed)
+    F = rng.standard_normal((p, d))
+    F /= np.linalg.norm(F, axis=1, keepdims=True)
+    numbers = rng.integers(1, 8, size=n)
+    on = np.argsort(rng.random((n, p)), axis=1).argsort(axis=1) < numbers[:, None]
+    return on * rng.uniform(1, 2, (n, p)) @ F + 0.05 * rng.standard_normal((n, d)), numbers
+
+
+def test_adaptive_selection_gives_each_row_what_it_needs():
+    X, numbers = varying()
+    options = {"n_components": 48, "n_nonzero_coefs": 4, "max_iter": 15, "batch_size": 256, "random_state": 0}
+    model, fixed = (P(selection=rule, **options).fit(X[:2000]) for rule in ("adaptive", "top_k"))
+    held_out, numbers = X[2000:], numbers[2000:]
+    lengths = (model.transform(held_out) != 0).sum(axis=1)
+    assert lengths.mean() == pytest.approx(4, abs=0.2)
+    assert lengths.min() >= 1
+    assert lengths.max() <= 6  # one and a half times k
+    assert np.corrcoef(lengths, numbers)[0, 1] > 0.8
+    assert fvu(model, held_out) < 0.8 * fvu(fixed, held_out)
+    model.set_params(n_refinements=1)
+    np.testing.assert_array_equal((model.transform(held_out) != 0).sum(axis=1), lengths)
+
+
+def test_adaptive_selection_takes_out_what_is_missed_too_little(data):
+    """One at a time, as long as the least missed of a row raises its error by less than the threshold."""
+    options = {**SMALL, "n_nonzero_coefs": 4, "candidate_factor": 2.0, "shortlist_factor": 1.0}
+    model = P(selection="adaptive", **options).fit(data)
+    scores, codes = scores_of(model, data), model.transform(data)
+    for x, e, z in zip(data[:40], scores, codes, strict=False):
+        kept, y = [j for j in np.argsort(-e)[:8] if e[j] > 0], (x - model.mean_) / model.scale_
+        while len(kept) > 1:
+            atoms = model.components_[kept]
+            inverse = np.linalg.inv(atoms @ atoms.T + 0.01 * np.eye(len(kept)))
+            beta = inverse @ atoms @ y
+            missed = beta * abs(beta) / np.diag(inverse)
+            if len(kept) <= 6 and missed.min() > model.removal_threshold_**2:
+                break
+            kept.pop(np.argmin(missed))
+        assert set(np.flatnonzero(z)) == set(kept)
+
+
+def test_adaptive_selection_goes_on_from_the_threshold_that_it_has(data):
+    model = P(selection="adaptive", **{**SMALL, "candidate_factor": 2.0}).partial_fit(data)
+    first = model.removal_threshold_
+    lengths = (model.transform(data) != 0).sum(axis=1)
+    assert lengths.mean() == pytest.approx(3, abs=0.5)
+    model.partial_fit(data)
+    assert 0.5 < model.removal_threshold_ / first < 2
+    assert model.removal_threshold_ != first
+
+
+def test_adaptive_selection_with_prefixes_and_other_options(data):
+    options = {**SMALL, "candidate_factor": 2.0, "selection": "adaptive"}
+    for more in (
+        {"prefix_sizes": (8, 16)},
+        {"positive_code": True},
+        {"penalty": "inverse_square", "quota": "sum"},
+        {"n_refinements": 2, "tied": True},
+    ):
+        model = P(**options, **more).fit(data)
+        lengths = (model.transform(data) != 0).sum(axis=1)
+        assert 1.5 < lengths.mean() < 4.5, more
+        assert fvu(model, data) < 0.5, more
+    model = P(**{**options, "n_nonzero_coefs": 1}).fit(data)
+    assert (model.transform(data) != 0).sum(axis=1).max() <= 2
+
+
 def test_every_positive_score_is_used_without_a_number_of_coefficients(data):
     model = P(32, n_nonzero_coefs=None, penalty="inverse_square", max_iter=3, random_state=0).fit(data)
     np.testing.assert_array_equal(model.transform(data) != 0, scores_of(model, data) > 0)

@@ -280,6 +280,7 @@ def test_without_targets_only_scores_count(rng):
         {"k": None, "n_refinements": 1},
         {"k": 4, "candidate_factor": 1.5, "n_refinements": 1, "positive_code": True},
         {"k": 4, "selection": "threshold", "threshold": 0.5, "n_refinements": 1},
+        {"k": 4, "selection": "adaptive", "threshold": 0.5, "candidate_factor": 2.0, "n_refinements": 2},
         {"k": 6, "selection": "budget", "dimension_budget": 2.0, "n_refinements": 1},
     ],
 )

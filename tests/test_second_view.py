@@ -130,6 +130,11 @@ def test_partial_fit_takes_pairs(views):
     assert model.score_projection(A, Y) > 0.5
 
 
+def test_adaptive_selection_needs_to_know_the_target(views):
+    with pytest.raises(ValueError, match=r"'adaptive'.*target='y'. Give target='X'"):
+        ProjectiveDictionaryLearning(**SMALL, selection="adaptive").fit(*views)
+
+
 def test_refinement_needs_to_know_the_target(views):
     with pytest.raises(ValueError, match=r"n_refinements=1.*Set n_refinements=0"):
         ProjectiveDictionaryLearning(**SMALL, n_refinements=1).fit(*views)

@@ -41,17 +41,21 @@ def _extend(F, indices, start, m, room):
 
 
 @_inner
-def _settle(room, m, k, numbers, places, coefs, reconstruction):
-    """Cut the m gathered atoms to k and solve for them; the number that is left, -1 where that is not safe."""
+def _settle(room, m, least, most, numbers, places, coefs, reconstruction):
+    """Cut the m gathered atoms to ``least`` to ``most`` and solve for them; how many are left, -1 if that is unsafe.
+
+    Below ``most`` those go that are missed by ``numbers[4]`` at most.
+    """
     kept = m
     put(room.everyone, m, room.members)
-    if m > k:
+    if m > least:
         penalise(room, m)
-        if not eliminate(room, m, k + 1, numbers[3]):
+        left = eliminate(room, m, least + 1, most, numbers[3], numbers[4])
+        if left < 0:
             return -1
-        kept = _without_last(room.value, m, k, room.members)
-    share, beta = least_squares(room, room.members, min(kept, k), numbers[1])
-    if kept > k or not share > numbers[0]:
+        kept = _left(room.value, m, left, most, numbers[4], room.members)
+    share, beta = least_squares(room, room.members, min(kept, most), numbers[1])
+    if kept > most or not share > numbers[0]:
         return -1
     put(room.members, kept, places)
     put(beta, kept, coefs)
@@ -62,16 +66,18 @@ def _settle(room, m, k, numbers, places, coefs, reconstruction):
 
 
 @_inner
-def _without_last(value, m, k, members):
-    """Those of m atoms that the elimination left, in order, but for the one that is missed least; how many."""
+def _left(value, m, n_left, most, limit, members):
+    """Those of m atoms that the elimination left, in order, but for the least missed one if it is to go; how many."""
     gone, low = 0, value[0]
     for u in range(1, m):
         if value[u] <= low:  # of equal ones the last
             gone, low = u, value[u]
+    if low > limit and n_left <= most:
+        gone = m
     kept = 0
     for u in range(m):
         if u != gone and value[u] < np.inf:
-            if kept < k:
+            if kept < most:
                 members[kept] = u
             kept += 1
     return kept
@@ -112,24 +118,26 @@ def code_rows(
     scores : array of shape (n, p)
     best : array of shape (n_columns(p, n_listed),)
         Room.
-    sizes : tuple of three int
-        k, candidates, and how many of the best scored are looked at; each at least the one before, candidates <= d.
+    sizes : tuple of five int
+        k, candidates, and how many of the best scored are looked at; each at least the one before, candidates <= d. How
+        many are left at least and at most.
     floor : float
         Scores not above it are not selected; NaN: all may be.
-    numbers : array of shape (4,)
+    numbers : array of shape (5,)
         Least pivot, beside the largest diagonal entry, of a system that is safe to solve, and of one that needs no step
-        of iterative refinement; the ridge penalty of the elimination; the smallest normal number.
+        of iterative refinement; the ridge penalty of the elimination; the smallest normal number; the root of the
+        increase of the error up to which an atom goes that need not.
     proposed, n_proposed, proposed_scores : arrays of shape (n, candidates), (n,) and (n, candidates)
         Zeros; receive the candidates, how many there are, and their scores.
-    indices, counts, selected, coefs, reconstruction : arrays of shape (n, k), (n,), (n, k), (n, k), (n, d) or (n, 0)
+    indices, counts, selected, coefs, reconstruction : arrays of shape (n, most), (n,), (n, most), (n, most) and (n, d)
         Zeros; receive the atoms that are left, how many there are, their scores and coefficients, and what these make
-        of the atoms where there is room for it. The count is -1 for rows that were not safe to solve, which are to be
+        of the atoms, where d is not 0. The count is -1 for rows that were not safe to solve, which are to be
         coded in another way.
     """
     n, p = scores.shape
-    k, n_candidates, n_listed = sizes
+    k, n_candidates, n_listed, least, most = sizes
     kind, d = F.dtype, F.shape[1]
-    room = make_room(n_candidates, max(0, n_candidates - k - 1), d, F)
+    room = make_room(n_candidates, max(0, n_candidates - least - 1), d, F)
     found, place = np.empty(p + 1, kind), np.empty(p + 1, np.int64)
     gain, others, own = np.empty(n_listed + 1, kind), np.empty(n_listed + 1, np.int64), np.empty(n_candidates, np.int64)
     for u in range(n_candidates):
@@ -155,7 +163,7 @@ def code_rows(
         n_proposed[i] = m
         for u in range(m):
             proposed[i, u], proposed_scores[i, u] = own[u], scores[i, own[u]]
-        counts[i] = _settle(room, m, k, numbers, others, coefs[i], reconstruction[i])
+        counts[i] = _settle(room, m, least, most, numbers, others, coefs[i], reconstruction[i])
         for u in range(counts[i]):
             indices[i, u], selected[i, u] = own[others[u]], scores[i, own[others[u]]]
 
@@ -171,6 +179,7 @@ def refine_rows(
     active,
     rounding,
     k,
+    own_number,
     numbers,
     origin,
     indices,
@@ -194,6 +203,8 @@ def refine_rows(
         A correlation has to exceed it.
     k : int
         Atoms that are added at most, and that are left at most.
+    own_number : bool
+        Whether these numbers are for each row that of the atoms that it has; k is then K.
     numbers, indices, counts, selected, coefs, reconstruction
         See :func:`code_rows`.
     origin : int64 array of shape (n, k)
@@ -214,16 +225,17 @@ def refine_rows(
                 own[m], source[m] = given[i, u], u
                 correlation[i, own[m]] = -np.inf
                 m += 1
-        if not list_largest(correlation[i], k, best, found, place) or not _finite(Y[i]):
-            continue
         n_own = m
-        for u in range(k):
+        most = n_own if own_number else k
+        if (most and not list_largest(correlation[i], most, best, found, place)) or not _finite(Y[i]):
+            continue
+        for u in range(most):
             if found[u] > rounding[i]:
                 own[m] = place[u]
                 m += 1
         put(Y[i], d, room.y)
         _extend(F, own, np.int64(0), m, room)
-        counts[i] = _settle(room, m, k, numbers, kept, coefs[i], reconstruction[i])
+        counts[i] = _settle(room, m, most, most, numbers, kept, coefs[i], reconstruction[i])
         for u in range(counts[i]):
             indices[i, u], selected[i, u] = own[kept[u]], scores[i, own[kept[u]]]
             origin[i, u] = source[kept[u]] if kept[u] < n_own else -1

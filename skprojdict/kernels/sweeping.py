@@ -365,32 +365,36 @@ def penalise(room, m):
 
 
 @_inner
-def eliminate(room, m, n_left, tiny):
+def eliminate(room, m, n_left, most, tiny, limit):
     """Take atoms out of the swept system ``room.A`` of m atoms until ``n_left`` are left, the least missed first.
+
+    It ends before that where at most ``most`` are left and all of them are missed by more than ``limit``.
 
     Leaves in ``room.value`` the root of the increase of the error, with the sign of the coefficient, and infinity for
     those that are out. ``tiny`` is the smallest normal number, which diagonal entries of an inverse are held above.
-    Returns False where numbers are too bad to choose by.
+    Returns how many are left, -1 where numbers are too bad to choose by.
     """
     A, beta, diagonal, value, row = room.A, room.beta, room.diagonal, room.value, room.row
     shares, changes = room.shares, room.changes
     width, lanes = A.shape[1], BYTES // A.itemsize
     whole, kind = padded(m, BLOCK), A.dtype.type
-    wide, most = padded(m, lanes), kind(np.inf)
+    wide, infinity = padded(m, lanes), kind(np.inf)
     lowest_pivot, zero = filled(tiny), filled(kind(0))
     for u in range(m):
         beta[u], diagonal[u] = A[whole, u], max(-A[u, u], tiny)
     for u in range(m, wide):
-        beta[u], diagonal[u], row[u] = most, 1, 0
-    low = filled(most)
+        beta[u], diagonal[u], row[u] = infinity, 1, 0
+    low = filled(infinity)
     for j in range(0, wide, lanes):
         now = quotient(load(beta, j), root(load(diagonal, j)))
         store(value, j, now)
         low = smaller(now, low)
     for step in range(m - n_left):
         gone = _first(value, wide, least(low))
-        if not value[gone] < most:
-            return False
+        if not value[gone] < infinity:
+            return -1
+        if value[gone] > limit and m - step <= most:
+            return m - step
         for j in range(gone + 1):
             row[j] = -A[gone, j]
         for j in range(gone + 1, m):
@@ -407,8 +411,8 @@ def eliminate(room, m, n_left, tiny):
             store(row, j, fused(filled(kind(1)), x, y))
         inverse = kind(1) / np.sqrt(max(row[gone], tiny))
         scale, shift = filled(inverse), filled(-beta[gone] * inverse)
-        low = filled(most)
-        beta[gone] = most
+        low = filled(infinity)
+        beta[gone] = infinity
         for j in range(0, wide, lanes):
             change = fused(load(row, j), scale, zero)
             now = fused(change, shift, load(beta, j))
@@ -419,7 +423,7 @@ def eliminate(room, m, n_left, tiny):
             now = quotient(now, root(left))
             store(value, j, now)
             low = smaller(now, low)
-    return True
+    return min(m, n_left)
 
 
 @_inner

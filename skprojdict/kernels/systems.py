@@ -112,8 +112,8 @@ def project_rows(Y, F, indices, weights, exact, bounds, coefs, reconstruction, f
 
 
 @_cached
-def rank_rows(Y, F, indices, weights, k, numbers, ranking):
-    """Rank each row's candidates by backward elimination to k + 1 of them.
+def rank_rows(Y, F, indices, weights, k, most, numbers, ranking):
+    """Rank each row's candidates by backward elimination to k + 1 of them, or until its end.
 
     Parameters
     ----------
@@ -122,8 +122,10 @@ def rank_rows(Y, F, indices, weights, k, numbers, ranking):
     indices, weights : arrays of shape (n, K)
         Precisions; candidates of weight 0 take no part.
     k : int
-    numbers : array of shape (1,)
-        The smallest normal number, which diagonal entries of an inverse are held above.
+    most : int64 array of shape (n,)
+        A row's elimination ends where so many are left and all are missed by more than the limit.
+    numbers : array of shape (2,)
+        The smallest normal number, which diagonal entries of an inverse are held above; the limit.
     ranking : array of shape (n, K)
         Minus infinity; receives the root of the increase of the error, with the sign of the coefficient, of those
         candidates that are left.
@@ -138,7 +140,7 @@ def rank_rows(Y, F, indices, weights, k, numbers, ranking):
         for u in range(m):
             room.penalty[u] = 1 / weights[i, place[u]]
         penalise(room, m)
-        eliminate(room, m, k + 1, numbers[0])
+        eliminate(room, m, k + 1, most[i], numbers[0], numbers[1])
         for u in range(m):
             if room.value[u] < np.inf:
                 ranking[i, place[u]] = room.value[u]

@@ -136,7 +136,11 @@ model = load(hf_hub_download(REPOSITORY, "{MODEL}"))
 
 def _label_of_k(estimator):
     """What k means: rows of a form with thresholds may have more."""
-    mean = getattr(estimator, "_k_is_a_mean", False) or getattr(estimator, "selection", None) in ("batch", "threshold")
+    mean = getattr(estimator, "_k_is_a_mean", False) or getattr(estimator, "selection", None) in (
+        "adaptive",
+        "batch",
+        "threshold",
+    )
     return "Active atoms a row, mean aimed at in training" if mean else "Active atoms a row, at most"
 
 

@@ -57,15 +57,18 @@ def project_compiled(Y, components, indices, weights, *, exact, bounds, spare):
     return found
 
 
-def ranking_compiled(Y, components, indices, weights, k):
-    """The ranking of :func:`skprojdict.solvers.elimination.elimination_ranking` under precisions ``weights``."""
-    rows, atoms, own, w = for_kernels(Y, components, indices, weights)
+def ranking_compiled(Y, components, indices, weights, k, most, limit):
+    """The ranking of :func:`skprojdict.solvers.elimination.elimination_ranking` under precisions ``weights``.
+
+    ``most`` holds a number for each row.
+    """
+    rows, atoms, own, w, ends = for_kernels(Y, components, indices, weights, most)
     ranking = np.full(own.shape, -np.inf, dtype=atoms.dtype)
-    numbers = np.array([np.finfo(atoms.dtype).smallest_normal], dtype=atoms.dtype)
+    numbers = np.array([np.finfo(atoms.dtype).smallest_normal, float(limit)], dtype=atoms.dtype)
     from ..kernels.systems import rank_rows
 
     def work(part):
-        rank_rows(rows[part], atoms, own[part], w[part], k, numbers, ranking[part])
+        rank_rows(rows[part], atoms, own[part], w[part], k, ends[part], numbers, ranking[part])
 
     over_rows(work, rows.shape[0])
     return asarray_like(ranking, components)
@@ -162,18 +165,20 @@ class _Solved(_Rows):
         return asarray_like(np.flatnonzero(self.counts < 0), like, dtype=array_namespace(like).int64)
 
 
-def _numbers(bounds, ridge, dtype):
-    return np.array([*bounds, ridge, np.finfo(dtype).smallest_normal], dtype=dtype)
+def _numbers(bounds, ridge, dtype, limit=0.0):
+    return np.array([*bounds, ridge, np.finfo(dtype).smallest_normal, limit], dtype=dtype)
 
 
-def code_compiled(scores, Y, components, sizes, *, positive, bounds, ridge, fitted):
+def code_compiled(scores, Y, components, sizes, *, limit=0.0, positive, bounds, ridge, fitted):
     """Selection by score with candidates and pruning, and least squares on what is left, in one kernel.
 
     Parameters
     ----------
     scores, Y, components : arrays of shape (n, p), (n, d), (p, d)
-    sizes : tuple of three int
-        k, candidates, and how many of the best scored are looked at.
+    sizes : tuple of five int
+        k, candidates, how many of the best scored are looked at, and how many are left at least and at most.
+    limit : float, default=0.0
+        Between these numbers, atoms that are missed by no more go.
     positive : bool
         Whether only scores above 0 are selected.
     bounds : tuple of two float
@@ -193,8 +198,8 @@ def code_compiled(scores, Y, components, sizes, *, positive, bounds, ridge, fitt
     values, rows, atoms = for_kernels(scores, Y, components)
     n, p = values.shape
     proposed = _Rows(n, sizes[1], atoms.dtype)
-    out = _Solved(n, sizes[0], atoms.dtype, atoms.shape[1] if fitted else 0)
-    numbers, floor = _numbers(bounds, ridge, atoms.dtype), 0.0 if positive else np.nan
+    out = _Solved(n, sizes[4], atoms.dtype, atoms.shape[1] if fitted else 0)
+    numbers, floor = _numbers(bounds, ridge, atoms.dtype, float(limit)), 0.0 if positive else np.nan
     from ..kernels.coding import code_rows
     from ..kernels.largest import n_columns
 
@@ -207,7 +212,9 @@ def code_compiled(scores, Y, components, sizes, *, positive, bounds, ridge, fitt
     return proposed.codes(components), out.codes(components), out.failed(components)
 
 
-def refine_compiled(scores, correlation, Y, components, indices, active, rounding, k, *, bounds, ridge, fitted):
+def refine_compiled(
+    scores, correlation, Y, components, indices, active, rounding, k, *, own_number=False, bounds, ridge, fitted
+):
     """The k atoms of each row and those that correlate best, cut to k again, and least squares on what is left.
 
     Parameters
@@ -220,6 +227,9 @@ def refine_compiled(scores, correlation, Y, components, indices, active, roundin
     rounding : array of shape (n,)
         Correlations not above it recommend nobody.
     k : int
+        Atoms that are added, and that are left.
+    own_number : bool, default=False
+        Whether each row adds and keeps as many as it has; k is then the number of columns of ``indices``.
     bounds, ridge, fitted
         See :func:`code_compiled`.
 
@@ -240,7 +250,19 @@ def refine_compiled(scores, correlation, Y, components, indices, active, roundin
 
     def work(part):
         best = np.empty(n_columns(p, k), dtype=atoms.dtype)
-        given = rows[part], atoms, values[part], products[part], best, own[part], on[part], level[part], k, numbers
+        given = (
+            rows[part],
+            atoms,
+            values[part],
+            products[part],
+            best,
+            own[part],
+            on[part],
+            level[part],
+            k,
+            own_number,
+            numbers,
+        )
         refine_rows(*given, origin[part], *out.of(part))
 
     over_rows(work, n)

@@ -13,7 +13,9 @@ RIDGE = 0.01
 SYSTEM_BYTES = 1 << 25
 
 
-def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chunk_size="auto"):
+def elimination_ranking(
+    Y, components, indices, weights, k, *, most=None, limit=0.0, steps=None, exact=False, chunk_size="auto"
+):
     """Rank each row's K candidates, so that its k best are the ones to keep: (n, K), the larger the better.
 
     Starts from the solution on all candidates and takes one out after the other until k + 1 are left. Taking out atom j
@@ -25,7 +27,8 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     vanish. The next to go is the atom for which it is least, those with a negative coefficient before all others: a
     selected atom is meant to be present. Coefficients and inverse of the rest follow by a rank-one update, so that
     nothing is gathered or factorised twice. The last removal is left to the caller, who keeps the k best of the
-    ranking.
+    ranking. With ``most`` a row's elimination ends before that, once so few are left and each of them is missed by more
+    than ``limit``.
 
     Parameters
     ----------
@@ -40,6 +43,12 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
         of weight 0 come last.
     k : int
         Candidates that will be kept. From K - 1 on nothing is taken out: all are ranked by the first solution.
+    most : int or int64 array of shape (n,), default=None
+        None: rows go on to the end.
+    limit : float, default=0.0
+        In the unit of the ranking.
+    steps : int, default=None
+        With ``most``: no row needs more removals, which all rows go through in step. None: K - k - 1.
     exact : bool, default=False
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once.
@@ -65,8 +74,9 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     np.int64(1)
     """
     weights = weights / RIDGE if exact else weights
+    ends = _for_each_row(0 if most is None else most, indices)  # 0: no row ends before all of them do
     if exact and compiled_pays(components, *indices.shape):
-        return ranking_compiled(Y, components, indices, weights, k)
+        return ranking_compiled(Y, components, indices, weights, k, ends, limit)
 
     def solve(X, w, y):
         xp = array_namespace(X)
@@ -82,12 +92,20 @@ def elimination_ranking(Y, components, indices, weights, k, *, exact=False, chun
     for rows in chunk_rows(n, 0, block, Y) if n else [slice(0, 0)]:
         given = Y[rows, ...], components, indices[rows, ...], weights[rows, ...]
         solution, inverse = map_rows(solve, *given, chunk_size=chunk_size, square=True)
-        rankings.append(_eliminate(solution, inverse, given[-1] > 0, k))
+        rule = {} if most is None else {"most": ends[rows], "limit": limit, "steps": steps}
+        rankings.append(_eliminate(solution, inverse, given[-1] > 0, k, **rule))
     return rankings[0] if len(rankings) == 1 else xp.concat(rankings, axis=0)
 
 
-def _eliminate(solution, inverse, present, k):
-    """Ranking after K - k - 1 removals from each system of ``solution`` (n, K) and ``inverse`` (n, K, K).
+def _for_each_row(number, like):
+    xp = array_namespace(like)
+    if hasattr(number, "shape"):
+        return number
+    return xp.full((like.shape[0],), number, dtype=xp.int64, device=device(like))
+
+
+def _eliminate(solution, inverse, present, k, *, most=None, limit=None, steps=None):
+    """Ranking after the removals from each system of ``solution`` (n, K) and ``inverse`` (n, K, K).
 
     Only one row of the changing inverse is looked at for each removal, so the changes ``- u u^T`` are kept as vectors
     and applied to that row alone: K (K - k)^2 / 2 multiplications in place of K^2 (K - k), and an eighth of the memory
@@ -100,12 +118,17 @@ def _eliminate(solution, inverse, present, k):
     # Rounding must not turn a diagonal entry of the inverse, which is positive, into a NaN.
     tiny = xp.full_like(solution, float(xp.finfo(solution.dtype).smallest_normal))
     diagonal, alive = xp.maximum(xp.linalg.diagonal(inverse), tiny), present
-    n_removed = max(0, K - k - 1)
+    n_removed = max(0, K - k - 1) if steps is None else steps
     changes = xp.empty((n, n_removed, K), dtype=solution.dtype, device=device(solution))
-    left = xp.ones_like(present)  # what is absent goes first, and changes nothing
+    own = most is not None  # each row has an end of its own; else what is absent goes first, and changes nothing
+    left = present if own else xp.ones_like(present)
+    counts = xp.sum(xp.astype(present, xp.int64), axis=1, keepdims=True) if own else None
     for step in range(n_removed):
         value = xp.where(alive, solution / xp.sqrt(diagonal), lowest)
         gone = xp.argmin(xp.where(left, value, -lowest), axis=1, keepdims=True)
+        if own:
+            missed = take_along_rows(value, gone) > limit
+            ended = (counts - step <= k + 1) | (missed & (counts - step <= most[:, None]))
         row = take_along_rows(inverse, xp.broadcast_to(gone[:, :, None], (n, 1, K)))
         if step:
             so_far = changes[:, :step, :]
@@ -114,9 +137,12 @@ def _eliminate(solution, inverse, present, k):
         row = row[:, 0, :]
         pivot = xp.sqrt(xp.maximum(take_along_rows(row, gone), tiny[:, :1]))
         change = row / pivot
+        out = positions == gone
+        if own:  # rows go in step: those at their end change no more
+            change, out = xp.where(ended, xp.zeros_like(change), change), out & ~ended
         changes[:, step, :] = change
         solution = solution - change * (take_along_rows(solution, gone) / pivot)
         diagonal = xp.maximum(diagonal - change * change, tiny)
-        left = left & (positions != gone)
+        left = left & ~out
         alive = alive & left
     return xp.where(alive, solution / xp.sqrt(diagonal), lowest)

@@ -10,6 +10,9 @@ from .select import Support, fit_budget, keep_best, select
 # than a share for the sake of that, so that the encoder goes on to decide.
 LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 6.0, 192, 1 / 16
 
+# Rules whose proposals are cut down by what the target says.
+PRUNED = ("top_k", "adaptive")
+
 
 def n_candidates(k, candidate_factor, n_components):
     """How many atoms the encoder proposes for each row, before pruning to k."""
@@ -25,6 +28,13 @@ def n_listed(k, candidate_factor, shortlist_factor, n_components):
         return max(candidates, n_candidates(k, shortlist_factor, n_components))
     least = min(LIST_ATOMS, int(LIST_SHARE * n_components))
     return max(candidates, n_candidates(k, LIST_FACTOR, n_components), least)
+
+
+def n_kept(k, selection, candidates):
+    """How many of a row's candidates are kept at least and at most: k of them, or with "adaptive" about k."""
+    if selection != "adaptive":
+        return k, k
+    return max(1, k // 4), min(candidates, k + (k + 1) // 2)
 
 
 def n_telling(k, candidate_factor, shortlist_factor, n_components, *, penalty):
@@ -98,7 +108,7 @@ def propose(
     components : array of shape (p, d)
         Looked at for ``budget_measure="exact"`` only.
     Y : array of shape (n, d), default=None
-        Targets. With them ``selection="top_k"`` proposes ``candidate_factor`` times k atoms, to be pruned, chosen from
+        Targets. With them "top_k" and "adaptive" propose ``candidate_factor`` times k atoms, to be pruned, chosen from
         the ``shortlist_factor`` times k best scored ones (:func:`shortlist`; "auto": :func:`n_listed`). None: k atoms,
         by score.
     k : int or None
@@ -111,7 +121,7 @@ def propose(
     support : Support
     """
     p = components.shape[0]
-    several = Y is not None and k is not None and selection == "top_k"
+    several = Y is not None and k is not None and selection in PRUNED
     candidates = n_candidates(k, candidate_factor, p) if several else k
     listed = n_listed(k, candidate_factor, shortlist_factor, p) if several else k
     support = select(scores, listed, selection=selection, threshold=threshold, positive=positive_scores)

@@ -5,7 +5,7 @@ from .._array import array_namespace, device, lower_at, put_rows, take_along_row
 from .compiled_rows import code_compiled, compiled_pays, refine_compiled
 from .elimination import RIDGE, elimination_ranking
 from .penalties import SCORE_FREE, precisions
-from .propose import n_candidates, n_listed, propose
+from .propose import PRUNED, n_candidates, n_kept, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
 from .select import Support, fit_budget, keep_best, score_all
 from .systems import safe_pivots
@@ -16,18 +16,23 @@ def weights_of(support, **penalty):
     return precisions(support.scores, support.active, added=support.added, **penalty)
 
 
-def prune(support, Y, components, k, *, penalty, solve):
-    """Cut each row's candidates down to k by backward elimination (:func:`elimination_ranking`)."""
-    if support.indices.shape[1] <= k:
+def prune(support, Y, components, k, *, least=None, limit=0.0, penalty, solve):
+    """Cut each row's candidates down by backward elimination (:func:`elimination_ranking`).
+
+    To k, or with ``least`` to at least so many and at most k, of which those go that are missed by ``limit`` at most.
+    """
+    if support.indices.shape[1] <= (k if least is None else least):
         return support
-    return keep_best(support, _ranking(support, Y, components, k, penalty=penalty, solve=solve), k)
+    # Down to k the last removal is that of what is kept best; where rows end by themselves it is one of theirs.
+    rule = {"k": k} if least is None else {"k": least - 1, "most": k, "limit": limit}
+    return keep_best(support, _ranking(support, Y, components, **rule, penalty=penalty, solve=solve), k)
 
 
-def _ranking(support, Y, components, k, *, penalty, solve):
+def _ranking(support, Y, components, *, penalty, solve, **rule):
     # By what explains the target, whatever the penalty: that of an added atom is a guess, and would decide.
     weights = array_namespace(Y).astype(weights_of(support, **penalty) > 0, Y.dtype)
     chunk_size = solve.get("chunk_size", "auto")
-    return elimination_ranking(Y, components, support.indices, weights, k, exact=True, chunk_size=chunk_size)
+    return elimination_ranking(Y, components, support.indices, weights, **rule, exact=True, chunk_size=chunk_size)
 
 
 def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype=None):
@@ -48,7 +53,7 @@ def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype
     components : array of shape (p, d)
         Atoms.
     k : int or None
-        Atoms to keep. None: each row adds and keeps at most as many as it has.
+        Atoms to add and to keep. None: each row adds and keeps at most as many as it has.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
     selection_dtype : {"bfloat16", "float16"}, default=None
@@ -78,8 +83,7 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     xp = array_namespace(Y)
     own = None  # how many atoms each row may add and keep
     if k is None:
-        k = support.indices.shape[1]
-        own = xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
+        k, own = support.indices.shape[1], _numbers_of(support)
     # Shrunken coefficients leave a residual that recommends atoms like those that the row has: fit without the penalty.
     if fit is None:
         present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
@@ -91,16 +95,21 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
     given = support, scores, correlation, rounding
     n, width = support.indices.shape
-    if own is None and _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + k):
-        return _refined_in_one(*given, Y, components, k, penalty=penalty, solve=solve)
+    if _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + k):
+        return _refined_in_one(*given, Y, components, k, own_number=own is not None, penalty=penalty, solve=solve)
     candidates = _with_best(*given, k, own)
     if own is None:
         return prune(candidates, Y, components, k, penalty=penalty, solve=solve), None
-    # Every row keeps its own number of atoms, so they do not go one after the other in step.
-    candidates = _padding_last(candidates)
-    width = candidates.indices.shape[1]
-    best = keep_best(candidates, _ranking(candidates, Y, components, width, penalty=penalty, solve=solve), k)
-    return best._replace(active=best.active & _first(own, best.active)), None
+    return _cut_to(own, _padding_last(candidates), Y, components, k, penalty=penalty, solve=solve), None
+
+
+def _cut_to(own, candidates, Y, components, k, *, penalty, solve):
+    """Pruned to ``own`` (n, 1) atoms of each row, in k columns."""
+    # Elimination ends with one atom more, however much it is missed: the last removal is that of what is kept best.
+    steps = max(0, candidates.indices.shape[1] // 2 - 1)  # since no row adds more than it has
+    rule = {"k": 0, "most": own[:, 0] + 1, "limit": -float("inf"), "steps": steps}
+    best = keep_best(candidates, _ranking(candidates, Y, components, **rule, penalty=penalty, solve=solve), k)
+    return best._replace(active=best.active & _first(own, best.active))
 
 
 def _with_best(support, scores, correlation, rounding, k, own=None):
@@ -120,6 +129,12 @@ def _with_best(support, scores, correlation, rounding, k, own=None):
 
 def _added(support):
     return array_namespace(support.active).zeros_like(support.active) if support.added is None else support.added
+
+
+def _numbers_of(support):
+    """How many atoms each row has, (n, 1)."""
+    xp = array_namespace(support.active)
+    return xp.sum(xp.astype(support.active, xp.int64), axis=1, keepdims=True)
 
 
 def _first(counts, like):
@@ -155,27 +170,33 @@ def _patched(parts, rows, others):
     return [None if a is None else put_rows(a, rows, b) for a, b in zip(parts, others, strict=True)]
 
 
-def _pruned(candidates, Y, components, k, *, penalty, solve):
-    """Pruned to k, and least squares on them: of the rows that a kernel leaves to others."""
-    support = prune(candidates, Y, components, k, penalty=penalty, solve=solve)
+def _least_squares(support, Y, components, *, solve):
+    """On the rows that a kernel leaves to others."""
     present = array_namespace(Y).astype(support.active, Y.dtype)
-    return support, project(Y, components, support.indices, present, **{**solve, "exact": True})
+    return project(Y, components, support.indices, present, **{**solve, "exact": True})
 
 
-def _refined_in_one(support, scores, correlation, rounding, Y, components, k, *, penalty, solve):
+def _refined_in_one(support, scores, correlation, rounding, Y, components, k, *, own_number, penalty, solve):
     xp = array_namespace(Y)
     given = Y, components, support.indices, support.active, rounding
     options = _kernel_options(components, support.indices.shape[1] + k)
-    origin, codes, failed = refine_compiled(scores, correlation, *given, k, fitted=True, **options)
+    origin, codes, failed = refine_compiled(
+        scores, correlation, *given, k, own_number=own_number, fitted=True, **options
+    )
     new = origin < 0
     added = new | take_along_rows(_added(support), xp.where(new, xp.zeros_like(origin), origin))
     refined, fit = Support(codes.indices, codes.scores, codes.active, added), Projection(*codes[3:])
     if failed.shape[0]:
         own = Support(*_rows_of(failed, *support))
         scores, correlation, rounding, Y = _rows_of(failed, scores, correlation, rounding, Y)
-        candidates = _with_best(own, scores, correlation, rounding, k)
-        others = _pruned(candidates, Y, components, k, penalty=penalty, solve=solve)
-        refined, fit = Support(*_patched(refined, failed, others[0])), Projection(*_patched(fit, failed, others[1]))
+        numbers = _numbers_of(own) if own_number else None
+        other = _with_best(own, scores, correlation, rounding, k, numbers)
+        if own_number:
+            other = _cut_to(numbers, other, Y, components, k, penalty=penalty, solve=solve)
+        else:
+            other = prune(other, Y, components, k, penalty=penalty, solve=solve)
+        fit = Projection(*_patched(fit, failed, _least_squares(other, Y, components, solve=solve)))
+        refined = Support(*_patched(refined, failed, other))
     return refined, fit
 
 
@@ -238,13 +259,14 @@ def choose(scores, Y, components, *, n_refinements=0, fitted=False, **coding):
     fit : Projection or None
         Of the rows on their support, without a penalty; of the reconstruction too if ``fitted``.
     """
-    fit = None
-    if Y is not None and _in_one(components, scores.shape[0], **coding):
+    if Y is None:
+        proposed = propose(scores, components, **coding)
+        return proposed, proposed, None
+    if _in_one(components, scores.shape[0], **coding):
         proposed, support, fit = _coded(scores, Y, components, fitted=fitted or n_refinements > 0, **coding)
     else:
-        proposed = support = propose(scores, components, Y, **coding)
-    if Y is None:
-        return proposed, proposed, None
+        proposed, fit = propose(scores, components, Y, **coding), None
+        support = _cut_down(proposed, Y, components, **coding)
     return proposed, *settled(support, fit, scores, Y, components, n_refinements=n_refinements, **coding)
 
 
@@ -259,9 +281,20 @@ def code(scores, Y, components, **coding):
 
 def _in_one(components, n, *, k, selection="top_k", candidate_factor=1.0, penalty, solve, **unused):
     p = components.shape[0]
-    if selection != "top_k" or k is None or k > p or not _fused(penalty, solve):
+    if selection not in PRUNED or k is None or k > p or not _fused(penalty, solve):
         return False
     return compiled_pays(components, n, n_candidates(k, candidate_factor, p))
+
+
+def _cut_down(
+    proposed, Y, components, *, k, selection="top_k", threshold=0.0, candidate_factor=1.0, penalty, solve, **unused
+):
+    """What pruning leaves of the proposals, where the rule prunes."""
+    if k is None or selection not in PRUNED:
+        return proposed
+    least, most = n_kept(k, selection, n_candidates(k, candidate_factor, components.shape[0]))
+    rule = {} if selection == "top_k" else {"least": least, "limit": threshold}
+    return prune(proposed, Y, components, most, **rule, penalty=penalty, solve=solve)
 
 
 def _coded(
@@ -272,6 +305,8 @@ def _coded(
     k,
     candidate_factor=1.0,
     shortlist_factor=1.0,
+    selection="top_k",
+    threshold=0.0,
     positive_scores=True,
     fitted,
     penalty,
@@ -280,21 +315,23 @@ def _coded(
 ):
     """What is proposed for each row, and what pruning leaves of it, by one kernel."""
     p = components.shape[0]
-    sizes = k, n_candidates(k, candidate_factor, p), n_listed(k, candidate_factor, shortlist_factor, p)
-    options = _kernel_options(components, sizes[1])
+    candidates = n_candidates(k, candidate_factor, p)
+    least, most = n_kept(k, selection, candidates)
+    sizes = k, candidates, n_listed(k, candidate_factor, shortlist_factor, p), least, most
+    options = _kernel_options(components, candidates)
     given = scores, Y, components, sizes
-    listed, codes, failed = code_compiled(*given, positive=positive_scores, fitted=fitted, **options)
+    listed, codes, failed = code_compiled(*given, limit=threshold, positive=positive_scores, fitted=fitted, **options)
     proposed, support, fit = Support(*listed[:3]), Support(*codes[:3]), Projection(*codes[3:])
     if failed.shape[0]:
         own, y = _rows_of(failed, scores, Y)
-        factors = {"candidate_factor": candidate_factor, "shortlist_factor": shortlist_factor}
-        other = propose(
-            own, components, y, k=k, positive_scores=positive_scores, penalty=penalty, solve=solve, **factors
-        )
+        rule = {"k": k, "selection": selection, "candidate_factor": candidate_factor}
+        more = {"shortlist_factor": shortlist_factor, "positive_scores": positive_scores}
+        other = propose(own, components, y, **rule, **more, penalty=penalty, solve=solve)
         proposed = Support(*_patched(proposed, failed, other))
-        others = _pruned(other, y, components, k, penalty=penalty, solve=solve)
-        support, fit = Support(*_patched(support, failed, others[0])), Projection(*_patched(fit, failed, others[1]))
-    return support if sizes[1] == k else proposed, support, fit
+        other = _cut_down(other, y, components, **rule, threshold=threshold, penalty=penalty, solve=solve)
+        fit = Projection(*_patched(fit, failed, _least_squares(other, y, components, solve=solve)))
+        support = Support(*_patched(support, failed, other))
+    return support if candidates == k else proposed, support, fit
 
 
 def settled(
@@ -315,17 +352,14 @@ def settled(
     solve,
     **unused,
 ):
-    """Final support of each row, from what was proposed and the target: prune to k, refine, make positive.
+    """Final support of each row, from that which pruning left and the target: refine, make positive.
 
-    Where a rule gives rows different numbers of atoms (k=None, "budget", "threshold"), proposals are not pruned, and a
-    refinement step keeps each row's own number at most, and within the budget. Parameters as in
-    :func:`choose_support`; ``fit`` is least squares on the support, or None. Returns the final pair of both.
+    Where a rule gives rows different numbers of atoms (k=None, "adaptive", "budget", "threshold"), a refinement step
+    keeps each row's own number at most, and within the budget. Parameters as in :func:`choose_support`; ``fit`` is
+    least squares on the support, or None. Returns the final pair of both.
     """
-    most = k if selection == "top_k" else None
-    if most is not None and support.indices.shape[1] > most:
-        support, fit = prune(support, Y, components, most, penalty=penalty, solve=solve), None
     for _ in range(n_refinements):
-        given = support, fit, scores, Y, components, most
+        given = support, fit, scores, Y, components, k if selection == "top_k" else None
         support, fit = _refined(*given, penalty=penalty, solve=solve, selection_dtype=selection_dtype)
         if selection == "budget":
             limit = {"measure": budget_measure, "chunk_size": solve.get("chunk_size", "auto"), **penalty}

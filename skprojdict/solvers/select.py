@@ -90,13 +90,14 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
         Encoder scores.
     k : int or None
         Number of atoms at most; None: every one that the rule admits.
-    selection : {"top_k", "budget", "threshold"}
-        "top_k" and "budget" admit scores above 0 ("budget" then drops what does not fit, in :func:`fit_budget`);
+    selection : {"top_k", "adaptive", "budget", "threshold"}
+        "top_k", "adaptive" and "budget" admit scores above 0 ("budget" then drops what does not fit, in
+        :func:`fit_budget`; "adaptive" what is missed too little, in :func:`skprojdict.solvers.refine.prune`);
         "threshold" admits scores above ``threshold``, however many.
     threshold : float or array of shape (p,)
         The threshold of that rule, for all atoms or for each; an array must not be negative.
     positive : bool, default=True
-        False: "top_k" takes the k largest scores whatever their sign.
+        False: "top_k" and "adaptive" take the k largest scores whatever their sign.
 
     Returns
     -------
@@ -122,7 +123,9 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
         counts = xp.sum(xp.astype(scores > floor, xp.int64), axis=1)
         k = max(1, int(xp.max(counts))) if scores.shape[0] else 1
     values, indices = top_k(scores, min(k, p))
-    active = values > floor if positive or selection != "top_k" else xp.ones_like(values, dtype=xp.bool)
+    active = (
+        values > floor if positive or selection not in ("top_k", "adaptive") else xp.ones_like(values, dtype=xp.bool)
+    )
     return Support(indices, values, active)
 
 

@@ -26,6 +26,7 @@ def fresh_weights(
     importance=False,
     head=False,
     threshold=False,
+    removal_threshold=False,
     thresholds=False,
     gated=False,
     alpha=None,
@@ -48,7 +49,7 @@ def fresh_weights(
         Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
     input_mean : ndarray of shape (m,) or None
         The same of a second view's input; None: one view.
-    importance, head, threshold, thresholds, gated, head_scale, surrogate, skip : bool
+    importance, head, threshold, removal_threshold, thresholds, gated, head_scale, surrogate, skip : bool
         Which optional parts the form has. The thresholds of JumpReLU start at the score that k atoms a row exceed.
     alpha : float or None
         Where the weight of a sparsity penalty starts; None: the form has none.
@@ -79,6 +80,7 @@ def fresh_weights(
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,
         threshold=torch.zeros((), dtype=dtype, device=device) if threshold else None,
+        removal_threshold=torch.zeros((), dtype=dtype, device=device) if removal_threshold else None,
         magnitude_log_gain=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         magnitude_bias=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         alpha=None if alpha is None else torch.full((), alpha, dtype=dtype, device=device),

@@ -41,6 +41,8 @@ class Weights:
         Second view: linear map from the encoder's input to the target; the dictionary explains what it leaves over.
     threshold : () or None
         Learned selection threshold (a running quantile, no gradient).
+    removal_threshold : () or None
+        What an atom has to be missed by (steered towards a number of atoms a row, no gradient).
     thresholds : (p,) or None
         JumpReLU: score above which each atom fires.
     magnitude_log_gain, magnitude_bias : (p,), (p,) or None
@@ -63,12 +65,13 @@ class Weights:
     surrogate_bias: torch.Tensor | None = None
     skip: torch.Tensor | None = None
     threshold: torch.Tensor | None = None
+    removal_threshold: torch.Tensor | None = None
     thresholds: torch.Tensor | None = None
     magnitude_log_gain: torch.Tensor | None = None
     magnitude_bias: torch.Tensor | None = None
     alpha: torch.Tensor | None = None
 
-    RUNNING = ("threshold", "alpha")  # moved by the loss itself, in place
+    RUNNING = ("threshold", "removal_threshold", "alpha")  # moved by the loss itself, in place
     FIXED = ("input_mean", *RUNNING)
 
     def parts(self):

@@ -14,9 +14,9 @@ from ...solvers.refine import choose, settled
 from ...solvers.ridge import Projection
 from ...solvers.select import Support
 from ..autograd import overlap, projected
-from ..distributed import batch_rows
+from ..distributed import batch_mean, batch_rows
 from .batch import learn_threshold, select_in_batch
-from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, straight_relu, trained_centre
+from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, steer, straight_relu, trained_centre
 from .prediction import prediction_error, predicts
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
@@ -25,6 +25,9 @@ REFUSAL = 0.3
 # Weight of the scores of atoms that refinement had to add: at 1 an atom that the encoder never proposes stays so.
 # Not in the tied form, whose gains and bias alone cannot follow.
 OVERLOOKED = 3.0
+# Of selection="adaptive": how fast the threshold follows (its logarithm, beside that of the number of atoms), and the
+# bisection that it starts by, in units where the mean centred row has norm 1.
+REMOVAL_GAIN, REMOVAL_RANGE, REMOVAL_HALVINGS = 0.3, (1e-6, 1.0), 16
 LOOKED_AT = ("k", "candidate_factor", "shortlist_factor")
 
 
@@ -68,20 +71,28 @@ def projective_loss(
         sizes = {name: coding[name] for name in LOOKED_AT}
         n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
-    if weights.threshold is not None:
+    adaptive = coding.get("selection") == "adaptive"
+    if adaptive:
+        if not float(weights.removal_threshold):
+            start_removal(weights, scores, y, coding)
+        coding = {**coding, "threshold": float(weights.removal_threshold)}
+    elif weights.threshold is not None:
         gain = weights.importance_gain
         cut = select_in_batch(scores if gain is None else scores * gain.detach(), coding["k"])[1]
         learn_threshold(weights.threshold, cut)
         coding = {**coding, "threshold": float(weights.threshold)}
     total = 0.0
     for size, k in prefixes:
+        whole = size == weights.components.shape[0]
+        # What a whole dictionary's atoms are missed by says nothing of a prefix.
+        rule = {"selection": "top_k"} if adaptive and not whole else {}
         part = _projective_part(
             weights,
             a,
             y,
             scores,
             size,
-            coding={**coding, "k": k},
+            coding={**coding, **rule, "k": k},
             encoder_loss=encoder_loss,
             overlap_penalty=overlap_penalty,
             refined_share=refined_share,
@@ -90,6 +101,8 @@ def projective_loss(
         )
         total = total + part.loss
     total = total / len(prefixes)
+    if adaptive:
+        steer(weights.removal_threshold, mean_number(part.active), coding["k"], gain=REMOVAL_GAIN)
     given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
     aux = auxiliary(weights, a, part.residual, scores, dead, **given)
     variance = batch_variance(targets)
@@ -100,7 +113,27 @@ class _Part(NamedTuple):
     loss: torch.Tensor
     residual: torch.Tensor
     indices: torch.Tensor
+    active: torch.Tensor
     fired: torch.Tensor
+
+
+def mean_number(active):
+    """Mean number of atoms a row over the whole batch."""
+    return batch_mean(active.sum(1).to(torch.float64).mean())
+
+
+@torch.no_grad()
+def start_removal(weights, scores, y, coding):
+    """Set the threshold of selection="adaptive" to what leaves k atoms a row of this batch, by bisection."""
+    gain = weights.importance_gain
+    scores = scores if gain is None else scores * gain
+    low, high = REMOVAL_RANGE
+    for _ in range(REMOVAL_HALVINGS):
+        threshold = math.sqrt(low * high)
+        given = scores, y.detach(), weights.components.detach()
+        active = choose(*given, **{**coding, "threshold": threshold, "n_refinements": 0})[1].active
+        low, high = (threshold, high) if float(mean_number(active)) > coding["k"] else (low, threshold)
+    weights.removal_threshold.fill_(threshold)
 
 
 def supports(scores, y, atoms, *, coding, refined_share):
@@ -208,4 +241,4 @@ def _projective_part(
         loss = loss + overlap_penalty * overlap(atoms, shares, support.indices, chunk_size=chunk_size).mean()
     if whole and predicts(weights):
         loss = loss + prediction_error(weights, a, y, selected, support, s, solve=solve)
-    return _Part(loss, residual, support.indices, support.active & (coefs.detach() != 0))
+    return _Part(loss, residual, support.indices, support.active, support.active & (coefs.detach() != 0))
