@@ -31,6 +31,8 @@ OURS = (
     projective("ours", "projective, defaults", omp_rows=OMP_ROWS),
     projective("ours-plain", "projective, candidate_factor=1", {"candidate_factor": 1.0}),
     projective("ours-refined", "projective, n_refinements=1 at fit too", {"n_refinements": 1}),
+    projective("ours-adaptive", 'projective, selection="adaptive"', {"selection": "adaptive"}),
+    projective("ours-metric", "tied in a learned metric", {"tied": "metric"}, omp_rows=OMP_ROWS),
     projective("ours-tied", "tied, regressing", {"tied": True}),
     topk(),
     projective("paper-4", "tied, exact (paper, section 4)", {"tied": True, **_LITERAL}),
@@ -90,6 +92,7 @@ RECOVERY_OURS = (
         {"candidate_factor": 1.0, "refined_share": 0.0},
         refinements=(0,),
     ),
+    projective("ours-adaptive", 'projective, selection="adaptive"', {"selection": "adaptive"}, refinements=(0, 1)),
     projective(
         "ours-prefixes",
         "projective, nested prefixes and overlap penalty",

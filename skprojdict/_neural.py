@@ -38,6 +38,7 @@ STEPS_PER_ITERATION = 100
 # Fitted attributes that only some forms have, by the part of the weights that they belong to.
 OPTIONAL_PARTS = {
     "tied": ("encoder_gain_",),
+    "metric": ("encoder_metric_",),
     "importance": ("importance_gain_",),
     "threshold": ("threshold_",),
     "removal_threshold": ("removal_threshold_",),
@@ -50,7 +51,7 @@ OPTIONAL_PARTS = {
     "skip": ("skip_components_",),
 }
 SCALARS = ("importance_gain", "threshold", "removal_threshold", "alpha")
-VECTORS = ("encoder_gain", "thresholds", "magnitude_log_gain", "magnitude_bias")
+ARRAYS = ("encoder_gain", "encoder_metric", "thresholds", "magnitude_log_gain", "magnitude_bias")
 
 _CONSTRAINTS = {
     "n_components": [None, Interval(Integral, 1, None, closed="left")],
@@ -474,6 +475,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         weights = trainer.weights.clone() if copy else trainer.weights.detached()
         rows, gain = weights.encoder_rows()
         encoder = rows if gain is None else rows * gain[:, None]
+        if weights.encoder_metric is not None:
+            encoder = encoder @ weights.encoder_metric
         single = weights.input_mean is None
         arrays = {
             "components_": weights.components,
@@ -485,7 +488,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         }
         if weights.head is not None:
             arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
-        arrays |= {f"{name}_": getattr(weights, name) for name in VECTORS if getattr(weights, name) is not None}
+        arrays |= {f"{name}_": getattr(weights, name) for name in ARRAYS if getattr(weights, name) is not None}
         if weights.head_scale is not None:
             arrays["coef_scale_"] = weights.head_scale
         slope = self.scale_ / self.encoder_scale_
@@ -532,7 +535,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         def tensor(values):
             return torch.as_tensor(np.array(to_numpy(values), dtype=np.float64)).to(where, dtype)
 
-        optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + VECTORS if hasattr(self, f"{name}_")}
+        optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + ARRAYS if hasattr(self, f"{name}_")}
         if hasattr(self, "coef_components_"):
             optional |= {"head": tensor(self.coef_components_), "head_bias": tensor(self.coef_bias_)}
         if hasattr(self, "coef_scale_"):

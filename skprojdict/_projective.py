@@ -41,8 +41,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     n_nonzero_coefs : int, "auto" or None, default="auto"
         Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score.
         Clipped to ``n_components`` with one warning.
-    tied : bool, default=False
-        The encoder's rows are the atoms, each times a learned gain.
+    tied : bool or "metric", default=False
+        The encoder's rows are the atoms, each times a learned gain. "metric": and all of them times one learned square
+        matrix, so that atoms meet the rows in another inner product than they reconstruct in, the same for all.
     target : {"X", "y"}, default="X"
         What is reconstructed. "X": y is ignored everywhere. "y": a second view; X selects the atoms, y is projected
         (a transcoder).
@@ -73,8 +74,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     encoder_loss : {"coefficients", "penalty"}, default="coefficients"
         "coefficients": scores regress the solved coefficients, ``|| relu(e) - stopgrad(beta) ||^2`` over the selected
         atoms and the proposed ones that were dropped (whose coefficients are 0), beside what they learn through a
-        score-dependent penalty; with ``tied=True`` bias and gain alone regress. "penalty": through the penalty alone,
-        as in the paper.
+        score-dependent penalty; in a tied form bias, gain and metric alone regress. "penalty": through the penalty
+        alone, as in the paper.
     candidate_factor : float, default=2.0
         So many times k candidates are solved and pruned to k by backward elimination: one after the other that goes
         whose absence costs least. For "top_k" and "adaptive" with a number of coefficients; not with ``target="y"``,
@@ -162,7 +163,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Mean norm of the centred rows of the target (with ``skip=True`` of what least squares leaves over of it, at
         least a tenth) and of the input.
     encoder_gain_ : array of shape (n_components,)
-        With ``tied=True``: what the atoms are multiplied by to give ``encoder_components_``.
+        With ``tied``: what the atoms are multiplied by to give ``encoder_components_``.
+    encoder_metric_ : array of shape (n_features, n_features)
+        With ``tied="metric"``: ``encoder_components_`` is
+        ``encoder_gain_[:, None] * components_ @ encoder_metric_``.
     importance_gain_ : float
         Factor between scores and a score-dependent penalty.
     threshold_ : float
@@ -212,6 +216,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     _PACE: ClassVar[Pace] = Pace(1.1, 0.02)
     _parameter_constraints: ClassVar[dict] = {
         **_CONSTRAINTS,
+        "tied": ["boolean", StrOptions({"metric"})],
         "penalty": [StrOptions({"exact", "ridge", "inverse_square", "softplus"}), callable],
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "quota": [None, StrOptions({"normalize", "sum", "penalize"})],
@@ -346,12 +351,13 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     @property
     def _pace(self):
-        # Where atoms are all that a tied encoder has beside gain and bias, these may not run ahead of them.
+        # A tied encoder's gain and bias may not run ahead of the atoms.
         return replace(self._PACE, bias_rate=0.1) if self.tied else self._PACE
 
     def _parts(self):
         return {
-            "tied": self.tied,
+            "tied": bool(self.tied),
+            "metric": self.tied == "metric",
             "importance": not (isinstance(self.penalty, str) and self.penalty in SCORE_FREE),
             "threshold": self.selection == "threshold",
             "removal_threshold": self.selection == "adaptive",

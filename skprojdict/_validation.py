@@ -235,7 +235,7 @@ def check_tied(est, *, n_features, n_targets):
     """A tied encoder reads what the dictionary writes."""
     if est.tied and n_features != n_targets:
         raise ValueError(
-            f"tied=True uses the dictionary as encoder, so X and y need as many columns; got {n_features} and "
+            f"tied={est.tied!r} uses the dictionary as encoder, so X and y need as many columns; got {n_features} and "
             f"{n_targets}. Set tied=False."
         )
 

@@ -237,6 +237,7 @@ def test_a_callable_penalty_of_torch_codes_numpy_rows():
         ({"penalty": "inverse_square"}, "lacks importance_gain_"),
         ({"target": "y"}, "lacks coef_components_"),
         ({"tied": True}, "lacks encoder_gain_"),
+        ({"tied": "metric"}, "lacks encoder_gain_"),
     ],
 )
 def test_parameters_that_the_fit_did_not_learn(changed, message):

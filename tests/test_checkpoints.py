@@ -38,6 +38,7 @@ FORMS = {
     ),
     "importance": (ProjectiveDictionaryLearning, {"penalty": "inverse_square", "quota": "normalize"}),
     "threshold": (ProjectiveDictionaryLearning, {"selection": "threshold"}),
+    "metric": (ProjectiveDictionaryLearning, {"tied": "metric"}),
     "adaptive": (ProjectiveDictionaryLearning, {"selection": "adaptive"}),
     "second view": (ProjectiveDictionaryLearning, {"target": "y"}),
     "stops by itself": (TopKDictionaryLearning, {"tol": 0.9, "max_steps": 100}),

@@ -42,6 +42,7 @@ FORMS = {
     "prefixes": (ProjectiveDictionaryLearning, {"prefix_sizes": (8, 16), "overlap_penalty": 0.01, "n_refinements": 1}),
     "penalize": (ProjectiveDictionaryLearning, {"penalty": "inverse_square", "quota": "penalize"}),
     "threshold": (ProjectiveDictionaryLearning, {"selection": "threshold"}),
+    "metric": (ProjectiveDictionaryLearning, {"tied": "metric"}),
     "adaptive": (ProjectiveDictionaryLearning, {"selection": "adaptive"}),
     "second view": (ProjectiveDictionaryLearning, {"target": "y", "max_iter": 3}),
     "shards": (TopKDictionaryLearning, {}),

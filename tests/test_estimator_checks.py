@@ -27,6 +27,7 @@ ESTIMATORS = [
 ]
 VARIANTS = [
     ProjectiveDictionaryLearning(tied=True, **SHORT),
+    ProjectiveDictionaryLearning(tied="metric", **SHORT),
     ProjectiveDictionaryLearning(tied=True, encoder_loss="penalty", **SHORT),
     ProjectiveDictionaryLearning(penalty="ridge", **SHORT),
     ProjectiveDictionaryLearning(penalty="inverse_square", quota="normalize", **SHORT),

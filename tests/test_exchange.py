@@ -384,6 +384,7 @@ FORMS = {
     "refined": (ProjectiveDictionaryLearning, {"n_refinements": 1}),
     "importance": (ProjectiveDictionaryLearning, {"penalty": "inverse_square", "quota": "normalize"}),
     "threshold": (ProjectiveDictionaryLearning, {"selection": "threshold"}),
+    "metric": (ProjectiveDictionaryLearning, {"tied": "metric"}),
     "adaptive": (ProjectiveDictionaryLearning, {"selection": "adaptive"}),
     "second view": (ProjectiveDictionaryLearning, {"target": "y"}),
 }

@@ -40,6 +40,7 @@ FORMS = {
     "mod": functools.partial(MethodOfOptimalDirections),
     "exact": functools.partial(ProjectiveDictionaryLearning),
     "tied": functools.partial(ProjectiveDictionaryLearning, tied=True, encoder_loss="penalty"),
+    "metric": functools.partial(ProjectiveDictionaryLearning, tied="metric"),
     "ridge": functools.partial(ProjectiveDictionaryLearning, penalty="ridge", alpha=0.1),
     "threshold": functools.partial(ProjectiveDictionaryLearning, selection="threshold"),
     "adaptive": functools.partial(ProjectiveDictionaryLearning, selection="adaptive"),

@@ -22,6 +22,7 @@ FORMS = {
     "exact": ProjectiveDictionaryLearning(**SMALL),
     "refined": ProjectiveDictionaryLearning(**SMALL, n_refinements=1, candidate_factor=2.0),
     "tied": ProjectiveDictionaryLearning(**SMALL, tied=True),
+    "metric": ProjectiveDictionaryLearning(**SMALL, tied="metric"),
     "inverse_square": ProjectiveDictionaryLearning(**SMALL, penalty="inverse_square", quota="sum"),
     "budget": ProjectiveDictionaryLearning(
         **SMALL, penalty="softplus", selection="budget", dimension_budget=2.0, budget_measure="exact"

@@ -249,6 +249,42 @@ def test_encoder_starts_at_the_decoder_but_in_its_own_memory(rng):
     assert torch.equal(tied.encoder_gain, torch.ones_like(tied.bias))
 
 
+def test_a_metric_starts_at_the_plain_inner_product(rng):
+    sample = torch.from_numpy(rng.standard_normal((20, 6)))
+    plain, metric = (start(np.random.default_rng(1), tied=True, metric=wanted) for wanted in (False, True))
+    assert_allclose(metric.all_scores(metric.seen(sample)), plain.all_scores(plain.seen(sample)))
+    metric.encoder_metric.mul_(2)
+    assert_allclose(metric.all_scores(metric.seen(sample)), 2 * plain.all_scores(sample))
+
+
+def test_gradient_of_the_metric_is_that_of_the_regression(rng):
+    """Against finite differences; the support and what is solved for do not change in so small a step."""
+    weights = start(rng, tied=True, metric=True)
+    weights.encoder_metric.add_(0.2 * torch.from_numpy(rng.standard_normal((6, 6))))
+    X = torch.from_numpy(rng.standard_normal((60, 6)))
+    nobody = torch.zeros(12, dtype=torch.bool)
+
+    def value():
+        options = {"overlap_penalty": 0.0, "prefixes": [(12, 3)], "auxk": 2, "auxk_coef": 0.0}
+        given = weights, X, X, nobody
+        return projective_loss(
+            *given, coding=coding(candidate_factor=2.0, n_refinements=0), encoder_loss="coefficients", **options
+        ).loss
+
+    weights.trainable()
+    value().backward()
+    found, step = weights.encoder_metric.grad.clone(), 1e-7
+    assert found.abs().max() > 0.1
+    with torch.no_grad():
+        for i, j in [(0, 0), (1, 4), (5, 2)]:
+            ends = []
+            for sign in (1, -2):
+                weights.encoder_metric[i, j] += sign * step
+                ends.append(value().item())
+            weights.encoder_metric[i, j] += step
+            assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(found[i, j].item(), rel=1e-5)
+
+
 def test_importance_starts_where_penalties_are_moderate(rng):
     weights = start(rng, importance=True)
     sample = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 6)))

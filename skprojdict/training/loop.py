@@ -12,6 +12,8 @@ from .spare import SpareWeights
 
 # Learning rate of the centre, relative to the others'.
 CENTRE_RATE = 0.1
+# And of a tied encoder's metric.
+METRIC_RATE = 0.4
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -50,7 +52,11 @@ class Trainer:
         parameters = weights.trainable()
         fused = parameters[0].device.type in ("cpu", "cuda")
         # The centre has no norm to hold it: at the full rate it wanders off, and penalised forms then decode it.
-        factors = {id(weights.mean): CENTRE_RATE, id(weights.bias): bias_rate}
+        factors = {
+            id(weights.mean): CENTRE_RATE,
+            id(weights.bias): bias_rate,
+            id(weights.encoder_metric): METRIC_RATE,
+        }
         groups = [{"params": [tensor], "factor": factors.get(id(tensor), 1.0)} for tensor in parameters]
         self.optimiser = torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999), fused=fused)
         self.parameters = parameters

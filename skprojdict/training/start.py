@@ -25,6 +25,7 @@ def fresh_weights(
     device,
     importance=False,
     head=False,
+    metric=False,
     threshold=False,
     removal_threshold=False,
     thresholds=False,
@@ -49,7 +50,7 @@ def fresh_weights(
         Centre of the target in training units (``inputs`` and ``targets`` have theirs taken off already).
     input_mean : ndarray of shape (m,) or None
         The same of a second view's input; None: one view.
-    importance, head, threshold, removal_threshold, thresholds, gated, head_scale, surrogate, skip : bool
+    importance, metric, head, threshold, removal_threshold, thresholds, gated, head_scale, surrogate, skip : bool
         Which optional parts the form has. The thresholds of JumpReLU start at the score that k atoms a row exceed.
     alpha : float or None
         Where the weight of a sparsity penalty starts; None: the form has none.
@@ -76,6 +77,7 @@ def fresh_weights(
         bias=torch.zeros(p, dtype=dtype, device=device),
         encoder=None if tied else tensor(encoder),
         encoder_gain=torch.ones(p, dtype=dtype, device=device) if tied else None,
+        encoder_metric=torch.eye(inputs.shape[1], dtype=dtype, device=device) if metric else None,
         input_mean=None if input_mean is None else tensor(input_mean),
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,

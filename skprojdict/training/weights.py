@@ -24,9 +24,11 @@ class Weights:
     bias : (p,)
         Encoder bias.
     encoder : (p, m) or None
-        None: tied, its rows are ``encoder_gain[j] * components[j]``.
+        None: tied, its rows are ``encoder_gain[j] * components[j]``, times ``encoder_metric`` where there is one.
     encoder_gain : (p,) or None
         Gains of a tied encoder.
+    encoder_metric : (d, d) or None
+        What the inputs of a tied encoder are mapped by before they meet the atoms.
     input_mean : (m,) or None
         Centre of the encoder's input, fixed; None: the input is the target and shares its centre.
     importance_gain : () or None
@@ -56,6 +58,7 @@ class Weights:
     bias: torch.Tensor
     encoder: torch.Tensor | None = None
     encoder_gain: torch.Tensor | None = None
+    encoder_metric: torch.Tensor | None = None
     input_mean: torch.Tensor | None = None
     importance_gain: torch.Tensor | None = None
     head: torch.Tensor | None = None
@@ -95,7 +98,7 @@ class Weights:
         return {name: tensor.clone() for name, tensor in self.parts() if name in self.RUNNING}
 
     def encoder_rows(self):
-        """Encoder matrix (p, m), and the factors (p,) that its products are still to be multiplied by (None: none)."""
+        """What :meth:`seen` is multiplied with, (p, m), and the factors (p,) that products still lack (None: none)."""
         return (self.components, self.encoder_gain) if self.encoder is None else (self.encoder, None)
 
     def centred(self, inputs, targets):
@@ -110,13 +113,17 @@ class Weights:
         rest = targets - self.mean
         return inputs, rest if self.skip is None else rest - inputs @ self.skip.T
 
+    def seen(self, centred_inputs):
+        """What the encoder's rows meet of centred inputs: in a tied encoder's metric where it has one."""
+        return centred_inputs if self.encoder_metric is None else centred_inputs @ self.encoder_metric.T
+
     @torch.no_grad()
-    def all_scores(self, centred_inputs, **precision):
+    def all_scores(self, seen, **precision):
         """Scores (n, p) of every atom; ``precision`` as in :func:`skprojdict.solvers.select.score_all`."""
         rows, gain = self.encoder_rows()
         if gain is not None:
             rows = rows * gain[:, None]
-        return score_all(centred_inputs, rows, self.bias, **precision)
+        return score_all(seen, rows, self.bias, **precision)
 
     @torch.no_grad()
     def project_gradient(self):
@@ -146,7 +153,7 @@ class Weights:
 
 def calibrate_importance(weights, centred_inputs, k):
     """Importance gain that gives the k best scores of typical rows a root mean square of 3 (penalties near 1/9)."""
-    scores = weights.all_scores(centred_inputs)
+    scores = weights.all_scores(weights.seen(centred_inputs))
     top = torch.topk(scores, min(k, scores.shape[1]), dim=1).values.clamp_min(0)
     rms = float(top.pow(2).mean().sqrt())
     return 3.0 / rms if math.isfinite(rms) and rms > 0 else 1.0

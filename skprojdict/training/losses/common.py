@@ -31,10 +31,11 @@ def straight_relu(scores):
 
 def trained_centre(weights, targets):
     """The centre that was taken off the encoder's inputs, where it is all that they are trained by; else None."""
-    return weights.mean if weights.input_mean is None and not targets.requires_grad else None
+    plain = weights.input_mean is None and weights.encoder_metric is None
+    return weights.mean if plain and not targets.requires_grad else None
 
 
-def scores_at(weights, inputs, indices, all_scores=None, *, among=None, centre=None):
+def scores_at(weights, seen, indices, all_scores=None, *, among=None, centre=None):
     """Differentiable scores (n, K) of the selected atoms; ``among`` and ``centre`` as in :func:`selected_scores`."""
     rows, gain = weights.encoder_rows()
     bias = weights.bias.gather(0, indices.reshape(-1)).reshape(indices.shape)
@@ -44,7 +45,7 @@ def scores_at(weights, inputs, indices, all_scores=None, *, among=None, centre=N
         values = all_scores.gather(1, indices) - bias.detach()
         if gain is not None:  # a gain of 0 has lost the products
             values = values / gain.detach() if bool(gain.all()) else None
-    products = selected_scores(rows, inputs, indices, values, among=among, centre=centre)
+    products = selected_scores(rows, seen, indices, values, among=among, centre=centre)
     return (products if gain is None else products * gain) + bias
 
 
@@ -58,13 +59,15 @@ def batch_variance(targets):
     return mean_square(targets - batch_mean(targets.mean(0)))
 
 
-def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True, centre=None):
+def auxiliary(weights, seen, residual, scores, dead, *, auxk, auxk_coef, exact_scores=True, centre=None):
     """AuxK (Gao et al., 2024): dead features reconstruct what the live ones leave over.
 
     ``auxk_coef * || r - sum_j e_j f_j ||^2 / || r ||^2`` over the ``auxk`` best-scored dead features of each row. The
     gradient reaches their encoder rows whether or not the score is positive, else a feature whose scores are negative
     everywhere would stay dead. In the tied form it reaches the atoms alone: their codes cannot shrink to what the
     residual needs, so bias and gain would only be pushed down, and the dead stay dead.
+
+    ``seen`` is what the encoder's rows meet of the inputs (:meth:`Weights.seen`).
     """
     n_dead = int(dead.sum())
     if not n_dead or not auxk_coef:
@@ -75,8 +78,9 @@ def auxiliary(weights, inputs, residual, scores, dead, *, auxk, auxk_coef, exact
     indices = candidates[local]
     if weights.encoder is None:
         weights = replace(weights, bias=weights.bias.detach(), encoder_gain=weights.encoder_gain.detach())
+        seen = seen if weights.encoder_metric is None else seen.detach()
     known = scores if exact_scores else None
-    codes = straight_relu(scores_at(weights, inputs, indices, known, among=candidates, centre=centre))
+    codes = straight_relu(scores_at(weights, seen, indices, known, among=candidates, centre=centre))
     residual = residual.detach()
     error = mean_square(residual - decode(codes, weights.components, indices, among=candidates))
     total = batch_mean(mean_square(residual)).clamp_min(torch.finfo(residual.dtype).tiny)

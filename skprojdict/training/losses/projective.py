@@ -65,12 +65,13 @@ def projective_loss(
     ``|| y - sum_S (u_j . a + c_j) f_j ||^2`` trains the head that predicts coefficients from the input.
     """
     a, y = weights.centred(inputs, targets)
+    seen = weights.seen(a)
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     n_exact = None
     if not exact_scores:
         sizes = {name: coding[name] for name in LOOKED_AT}
         n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
-    scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
+    scores = weights.all_scores(seen.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     adaptive = coding.get("selection") == "adaptive"
     if adaptive:
         if not float(weights.removal_threshold):
@@ -89,6 +90,7 @@ def projective_loss(
         part = _projective_part(
             weights,
             a,
+            seen,
             y,
             scores,
             size,
@@ -104,7 +106,7 @@ def projective_loss(
     if adaptive:
         steer(weights.removal_threshold, mean_number(part.active), coding["k"], gain=REMOVAL_GAIN)
     given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
-    aux = auxiliary(weights, a, part.residual, scores, dead, **given)
+    aux = auxiliary(weights, seen, part.residual, scores, dead, **given)
     variance = batch_variance(targets)
     return BatchLoss(total + aux, mean_square(part.residual.detach()), variance, part.indices, part.fired)
 
@@ -170,13 +172,13 @@ def supports(scores, y, atoms, *, coding, refined_share):
 
 
 @torch.no_grad()
-def score_again(weights, a, proposed, support, scores):
+def score_again(weights, seen, proposed, support, scores):
     """Replace the scores of proposed and added atoms, which were rounded, by those of full precision, in place."""
-    scores.scatter_(1, proposed.indices, scores_at(weights, a, proposed.indices))
+    scores.scatter_(1, proposed.indices, scores_at(weights, seen, proposed.indices))
     if support.added is not None:
         rows = support.added.any(1).nonzero()[:, 0]
         indices = support.indices[rows]
-        scores[rows[:, None], indices] = scores_at(weights, a[rows], indices)
+        scores[rows[:, None], indices] = scores_at(weights, seen[rows], indices)
 
 
 def dropped(proposed, support, n_components):
@@ -189,7 +191,7 @@ def dropped(proposed, support, n_components):
 
 
 def _projective_part(
-    weights, a, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores, centre
+    weights, a, seen, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores, centre
 ):
     components = weights.components
     whole = size == components.shape[0]
@@ -205,16 +207,16 @@ def _projective_part(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
     if not exact_scores:
-        score_again(weights, a.detach(), proposed, support, scores)
+        score_again(weights, seen.detach(), proposed, support, scores)
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
     refuse = regress and proposed.indices is not support.indices
     looked_at = torch.cat([support.indices, proposed.indices], dim=1) if refuse else support.indices
     # In the tied form the atoms are those of the projection: regression would bend them to suit the scores.
     pupil = replace(weights, components=weights.components.detach()) if weights.encoder is None else weights
-    taught = scores_at(pupil, a, looked_at, scores, centre=centre)
+    taught = scores_at(pupil, seen, looked_at, scores, centre=centre)
     same = pupil is weights or penalty["penalty"] in SCORE_FREE
-    selected = taught[:, :k] if same else scores_at(weights, a, support.indices, scores, centre=centre)
+    selected = taught[:, :k] if same else scores_at(weights, seen, support.indices, scores, centre=centre)
     important = selected if gain is None else selected * gain
     s = precisions(important, support.active, added=support.added, **penalty)
     reconstruction, coefs = projected(
