@@ -533,7 +533,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         from .training.weights import Weights
 
         def tensor(values):
-            return torch.as_tensor(np.array(to_numpy(values), dtype=np.float64)).to(where, dtype)
+            rows_first = np.array(to_numpy(values), dtype=np.float64, order="C")  # as kernels need it, and sums round
+            return torch.as_tensor(rows_first).to(where, dtype)
 
         optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + ARRAYS if hasattr(self, f"{name}_")}
         if hasattr(self, "coef_components_"):

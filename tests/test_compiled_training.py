@@ -157,3 +157,15 @@ def test_low_precision_changes_no_loss(options):
     low = ProjectiveDictionaryLearning(192, selection_dtype="bfloat16", **options).fit(X)
     assert_allclose(low.history_["loss"], plain.history_["loss"], rtol=0.02)
     assert_allclose(low.history_["loss"][0], plain.history_["loss"][0], rtol=1e-3)
+
+
+def test_fitted_arrays_may_lie_in_columns(switch):
+    """Arrays that somebody put in the place of the fitted ones; a second fit goes on from them."""
+    switch(True)
+    X = sparse_rows(n=300, d=16, p=32, k=3).astype(np.float32)
+    options = {"n_components": 32, "n_nonzero_coefs": 3, "max_steps": 3, "random_state": 0, "warm_start": True}
+    model, other = (ProjectiveDictionaryLearning(**options).fit(X) for _ in range(2))
+    other.components_ = np.asfortranarray(other.components_)
+    other.encoder_components_ = np.asfortranarray(other.encoder_components_)
+    assert_allclose(other.transform(X), model.transform(X), atol=1e-5)
+    assert_array_equal(other.fit(X).components_, model.fit(X).components_)
