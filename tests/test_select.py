@@ -211,6 +211,24 @@ def test_low_precision_proposals_select_what_full_precision_does(dtype):
     torch.testing.assert_close(exact.gather(1, got.indices).min(1).values, best.min(1).values, atol=4e-3, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_does_not_mind_the_size_of_rows(rng, dtype):
+    """Rows a million times longer or shorter than the others: float16 ends at 65504, and loses bits below 6e-5."""
+    torch = pytest.importorskip("torch")
+    F = torch.from_numpy(rng.standard_normal((2048, 64))).float()
+    F /= F.norm(dim=1, keepdim=True)
+    rows = torch.from_numpy(rng.standard_normal((90, 64))).float()
+    size = torch.tensor([1e-6, 1.0, 1e6]).repeat(30)[:, None]
+    low = select(score_all(rows * size, F, None, selection_dtype=dtype, n_exact=16), 16)
+    full = select(score_all(rows * size, F, None), 16)
+    torch.testing.assert_close(low.scores, full.scores, rtol=1e-4, atol=0)
+    rows[3] = 0
+    rows[4] = float("inf")
+    scores = score_all(rows, F, None, selection_dtype=dtype, n_exact=16)
+    assert bool(scores[[0, 1, 2, 3, 5]].isfinite().all())
+    assert bool((scores[3].abs() < 1e-30).all())
+
+
 def test_low_precision_is_for_torch_and_large_dictionaries_only(rng):
     inputs, encoder, bias = rng.standard_normal((9, 5)), rng.standard_normal((40, 5)), rng.standard_normal(40)
     plain = inputs @ encoder.T + bias

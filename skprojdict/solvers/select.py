@@ -59,15 +59,21 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     if selection_dtype is None or n_again >= p or not is_torch_namespace(xp):
         return affine(inputs, encoder, bias)
     low = getattr(xp, selection_dtype)
-    proposed = uninitialised((inputs.shape[0], p), inputs, dtype=low)
-    xp.mm(_cast(inputs, low), _cast(encoder, low).T, out=proposed)
+    proposed, size = uninitialised((inputs.shape[0], p), inputs, dtype=low), None
+    if selection_dtype == "float16":  # whose range rows of another size than most would leave
+        size = inputs.abs().amax(1, keepdim=True)
+        size = xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
+    xp.mm(_cast(inputs if size is None else inputs / size, low), _cast(encoder, low).T, out=proposed)
     bias = encoder.new_zeros(p) if bias is None else bias
     if rescoring_pays(proposed, inputs, encoder, n_again):
         return rescored_compiled(proposed, inputs, encoder, bias, n_again)
     scores = uninitialised(proposed.shape, inputs)
     # The passes over all scores run on blocks that stay in the cache.
     for rows in chunk_rows(inputs.shape[0], p * scores.element_size(), "auto", inputs):
-        block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
+        if size is None:
+            block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
+        else:
+            block = xp.mul(proposed[rows, ...], size[rows, ...], out=scores[rows, ...]).add_(bias)
         candidates = top_k(block, n_again)[1]
         exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size) + bias[candidates]
         bound = xp.min(exact, axis=1, keepdims=True)
