@@ -94,6 +94,12 @@ RECOVERY_OURS = (
     ),
     projective("ours-adaptive", 'projective, selection="adaptive"', {"selection": "adaptive"}, refinements=(0, 1)),
     projective(
+        "ours-apart",
+        'projective, tied="metric", selection="adaptive", overlap_penalty=0.3',
+        {"tied": "metric", "selection": "adaptive", "overlap_penalty": 0.3},
+        refinements=(0, 1),
+    ),
+    projective(
         "ours-prefixes",
         "projective, nested prefixes and overlap penalty",
         {"prefix_sizes": [32, 64, 128, 256], "overlap_penalty": 0.02},

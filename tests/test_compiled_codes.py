@@ -112,6 +112,19 @@ def test_coefficients_are_least_squares_on_the_support(switch, compiled):
         assert_allclose(beta, np.linalg.lstsq(F[atoms].T, Y[i], rcond=None)[0], atol=1e-11)
 
 
+def test_what_adaptive_selection_drops_was_proposed(switch):
+    """Also where there are no more candidates than k: the encoder learns of those that go."""
+    scores, Y, F = problem()
+    found = []
+    for compiled in (False, True):
+        switch(compiled)
+        options = coding(selection="adaptive", threshold=0.8, candidate_factor=1.0)
+        proposed, support, _ = refine.choose(scores, Y, F, **options)
+        assert proposed.active.sum() > support.active.sum()
+        found.append(np.sort(np.where(proposed.active, proposed.indices, -1), axis=1))
+    assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("n_refinements", [0, 1])
 def test_what_comes_with_the_support(switch, n_refinements):
     switch(True)

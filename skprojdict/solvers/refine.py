@@ -331,7 +331,7 @@ def _coded(
         other = _cut_down(other, y, components, **rule, threshold=threshold, penalty=penalty, solve=solve)
         fit = Projection(*_patched(fit, failed, _least_squares(other, y, components, solve=solve)))
         support = Support(*_patched(support, failed, other))
-    return support if candidates == k else proposed, support, fit
+    return support if candidates == least else proposed, support, fit
 
 
 def settled(

@@ -41,7 +41,7 @@ class Arena:
         if not size:
             return np.empty(shape, dtype=dtype)
         start = 0
-        for first, (end, _) in sorted(self._lent.items()):
+        for first, (end, _) in sorted(self._lent.copy().items()):  # a copy: pieces may come back while it is sorted
             if first - start >= size:
                 break
             start = end
