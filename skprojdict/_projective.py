@@ -39,8 +39,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     n_components : int, default=None
         Number of atoms p. None: 8 times the number of target columns.
     n_nonzero_coefs : int, "auto" or None, default="auto"
-        Active atoms k a row, at most. "auto": a tenth of the target columns, at least 1. None: every positive score.
-        Clipped to ``n_components`` with one warning.
+        Active atoms k a row: at most, and on average with ``selection="adaptive"`` and "threshold". "auto": a tenth of
+        the target columns, at least 1. None: every positive score. Clipped to ``n_components`` with one warning.
     tied : bool or "metric", default=False
         The encoder's rows are the atoms, each times a learned gain. "metric": and all of them times one learned square
         matrix, so that atoms meet the rows in another inner product than they reconstruct in, the same for all.
