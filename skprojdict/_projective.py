@@ -12,9 +12,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ._array import OnTensors, array_namespace
 from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
-from ._validation import check_projective_options, resolve_prefixes
+from ._validation import check_choice, check_projective_options, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
-from .solvers.propose import n_telling
+from .solvers.propose import n_candidates, n_telling
 from .solvers.refine import choose_support, code
 from .training.pace import Pace
 
@@ -137,8 +137,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     device : str, torch.device or None, default=None
         Where torch trains. None: where X is.
     selection_dtype : {"bfloat16", "float16"} or None, default=None
-        Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again
-        are scored once more in full precision. None: full precision throughout.
+        Precision of the products with all atoms, for scores and refinements, in training and for torch arrays. The k
+        best and half as many again are computed once more in full precision; where a penalty depends on the score, so
+        are all that are looked at. None: full precision throughout.
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
@@ -327,6 +328,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     def _loss(self, n_components, n_targets, k):
         from .training.losses import projective_loss
+
+        if self.selection == "adaptive":
+            check_choice(n_candidates(k, self.candidate_factor, n_components), k, n_components)
 
         return partial(
             projective_loss,

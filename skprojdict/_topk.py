@@ -72,8 +72,8 @@ class TopKDictionaryLearning(_AdditiveDictionary):
     device : str, torch.device or None, default=None
         Where torch trains. None: where X is.
     selection_dtype : {"bfloat16", "float16"} or None, default=None
-        Precision of the product that scores all atoms, in training and for torch arrays; half as many candidates again
-        are scored once more in full precision. None: full precision throughout.
+        Precision of the product that scores all atoms, in training and for torch arrays; the k best and half as many
+        again are scored once more in full precision. None: full precision throughout.
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False

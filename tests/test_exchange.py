@@ -528,3 +528,15 @@ def test_other_estimators_have_cards_too(tmp_path):
     model = MethodOfOptimalDirections(P, n_nonzero_coefs=K, max_iter=1, random_state=0, sparse_output=True).fit(X)
     save_for_hub(model, tmp_path / "mod", data="Rows.", licence="mit", X=X)
     assert "MethodOfOptimalDirections" in (tmp_path / "mod" / "README.md").read_text()
+
+
+def test_second_derivatives_of_the_module_raise():
+    """Rather than be wrong: some gradients are summed outside of torch."""
+    model = TopKDictionaryLearning(**SMALL).fit(X)
+    module, batch = model.to_torch(), torch.from_numpy(X[:50]).to(torch.float32)
+    module = module.to(torch.float32)
+    gradients = torch.autograd.grad(
+        (module(batch) - batch).pow(2).mean(), [module.components, module.encoder], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(g.pow(2).sum() for g in gradients).backward()

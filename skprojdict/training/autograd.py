@@ -2,11 +2,13 @@
 """Differentiable pieces of a dictionary's forward pass, with gradients that touch the selected atoms only.
 
 Nothing here differentiates through a factorisation or forms an (n, p) code matrix: the projection is differentiated in
-adjoint form (one more solve with the same matrix), and gradients of the atoms are sums of sparse outer products.
+adjoint form (one more solve with the same matrix), and gradients of the atoms are sums of sparse outer products. A
+derivative of these gradients raises: they are sums outside of torch where kernels are compiled.
 """
 
 import torch
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from .._array import uninitialised
@@ -30,7 +32,8 @@ def outer_sum(indices, terms, n_rows):
     """``sum_i sum_j w_ij (row indices_ij) r_i^T`` over several terms ``(w, R)``: an (n_rows, d) tensor.
 
     The sparse outer products are gathered per atom: sorted once by atom, then summed as bags of rows, in parallel over
-    atoms and in a fixed order, so that the result is the same on every run.
+    atoms and in a fixed order, so that the result is the same on every run. Large ones on the host are summed by a
+    compiled kernel.
     """
     if passes_pay(terms[0][1], n_rows):
         return sum_outer_products(indices, terms, n_rows)
@@ -95,6 +98,7 @@ class _SelectedScores(Function):
         return values.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         encoder, inputs, indices, among = ctx.saved_tensors
         d_encoder = _table_gradient(encoder, indices, grad, inputs, among) if ctx.needs_input_grad[0] else None
@@ -135,6 +139,7 @@ class _Decode(Function):
         return _weighted_rows(indices, codes, components)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         codes, components, indices, among = ctx.saved_tensors
         d_codes = (
@@ -162,6 +167,7 @@ class _Projected(Function):
         return reconstruction, coefs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad, grad_coefs):
         residual, components, weights, indices, coefs = ctx.saved_tensors
         if ctx.envelope:
@@ -232,6 +238,7 @@ class _Overlap(Function):
         return map_rows(penalty, None, components, indices, shares, chunk_size=chunk_size)[0]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         components, shares, indices = ctx.saved_tensors
         d_components = torch.zeros_like(components)

@@ -33,7 +33,7 @@ class DictionaryModule(nn.Module):
     Notes
     -----
     The support is chosen without gradient, as in training: the derivative is that of the code on the selected atoms.
-    ``selection_dtype`` has no effect here, scores are in full precision.
+    ``selection_dtype`` has no effect here on scores, which are in full precision. Second derivatives raise.
     """
 
     components: torch.Tensor
