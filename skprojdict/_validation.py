@@ -232,12 +232,11 @@ def _check_adaptive(est):
 
 
 def check_choice(n_candidates, k, n_components):
-    """A number of atoms that is met on average needs more to choose from."""
-    if n_candidates <= k:
+    """A number of atoms that is met on average needs more to choose from, if there are more."""
+    if n_candidates <= k < n_components:
         raise ValueError(
             f"selection='adaptive' leaves k = {k} atoms a row on average and has {n_candidates} candidates to choose "
-            f"from. Set a larger candidate_factor, fewer n_nonzero_coefs than the {n_components} atoms, or "
-            "selection='top_k'."
+            "from. Set a larger candidate_factor, or selection='top_k'."
         )
 
 

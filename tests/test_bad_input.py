@@ -93,7 +93,6 @@ def test_single_parameters_get_scikit_learns_message(Estimator, parameter, value
         ({"selection": "adaptive", "n_nonzero_coefs": None}, "'adaptive'.*n_nonzero_coefs=None. Give a number"),
         ({"selection": "adaptive", "candidate_factor": 1}, "'adaptive'.*candidate_factor=1. Give a factor above 1"),
         ({"selection": "adaptive", "candidate_factor": 1.1}, "k = 3 .* 3 candidates.*larger candidate_factor"),
-        ({"selection": "adaptive", "n_nonzero_coefs": 24}, "fewer n_nonzero_coefs than the 24 atoms"),
         ({"encoder_loss": "penalty"}, r"encoder_loss='penalty'.*would never move"),
         ({"prefix_sizes": (8, 4)}, r"prefix_sizes must be increasing.*\(8, 4\)"),
         ({"prefix_sizes": (8, 100)}, r"none above the number of atoms \(24\)"),

@@ -369,3 +369,9 @@ def test_projection_beats_the_additive_decoder_on_the_same_selection(data):
     topk = TopKDictionaryLearning(**options).fit(data)
     projective = P(candidate_factor=1.0, **options).fit(data)
     assert fvu(projective, data) < fvu(topk, data)
+
+
+def test_adaptive_selection_keeps_all_where_there_are_no_more_atoms_than_k(data):
+    model = P(3, n_nonzero_coefs=3, selection="adaptive", max_iter=20, random_state=0).fit(data)
+    assert 1e-6 <= model.removal_threshold_ < 1e-2
+    assert (model.transform(data) != 0).sum(axis=1).max() == 3

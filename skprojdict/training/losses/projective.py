@@ -105,6 +105,7 @@ def projective_loss(
     total = total / len(prefixes)
     if adaptive:
         steer(weights.removal_threshold, mean_number(part.active), coding["k"], gain=REMOVAL_GAIN)
+        weights.removal_threshold.clamp_(min=REMOVAL_RANGE[0])  # where there are no k atoms to keep
     given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
     aux = auxiliary(weights, seen, part.residual, scores, dead, **given)
     variance = batch_variance(targets)
