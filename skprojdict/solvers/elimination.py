@@ -122,7 +122,7 @@ def _eliminate(solution, inverse, present, k, *, most=None, limit=None, steps=No
     changes = xp.empty((n, n_removed, K), dtype=solution.dtype, device=device(solution))
     own = most is not None  # each row has an end of its own; else what is absent goes first, and changes nothing
     left = present if own else xp.ones_like(present)
-    counts = xp.sum(xp.astype(present, xp.int64), axis=1, keepdims=True) if own else None
+    counts = xp.sum(xp.astype(present, xp.int64), axis=1, keepdims=True)
     for step in range(n_removed):
         value = xp.where(alive, solution / xp.sqrt(diagonal), lowest)
         gone = xp.argmin(xp.where(left, value, -lowest), axis=1, keepdims=True)
