@@ -4,14 +4,11 @@
 from .._array import array_namespace
 from .penalties import SCORE_FREE
 from .ridge import project, sampled_products
-from .select import Support, fit_budget, keep_best, select
+from .select import PRUNED, Support, fit_budget, keep_best, select
 
 # The list of "auto": so many times k atoms, at least so many, which small k need, but of a small dictionary no more
 # than a share for the sake of that, so that the encoder goes on to decide.
 LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 6.0, 192, 1 / 16
-
-# Rules whose proposals are cut down by what the target says.
-PRUNED = ("top_k", "adaptive")
 
 
 def n_candidates(k, candidate_factor, n_components):

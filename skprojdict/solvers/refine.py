@@ -5,9 +5,9 @@ from .._array import array_namespace, device, lower_at, put_rows, take_along_row
 from .compiled_rows import code_compiled, compiled_pays, refine_compiled
 from .elimination import RIDGE, elimination_ranking
 from .penalties import SCORE_FREE, precisions
-from .propose import PRUNED, n_candidates, n_kept, n_listed, propose
+from .propose import n_candidates, n_kept, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
-from .select import Support, fit_budget, keep_best, score_all
+from .select import PRUNED, Support, fit_budget, keep_best, score_all
 from .systems import safe_pivots
 
 
@@ -97,14 +97,15 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     n, width = support.indices.shape
     if _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + k):
         return _refined_in_one(*given, Y, components, k, own_number=own is not None, penalty=penalty, solve=solve)
-    candidates = _with_best(*given, k, own)
+    return _exchanged(*given, Y, components, k, own, penalty=penalty, solve=solve), None
+
+
+def _exchanged(support, scores, correlation, rounding, Y, components, k, own, *, penalty, solve):
+    """With the k atoms that correlate best, pruned to k again; or to ``own`` (n, 1) atoms of each row, in k columns."""
+    candidates = _with_best(support, scores, correlation, rounding, k, own)
     if own is None:
-        return prune(candidates, Y, components, k, penalty=penalty, solve=solve), None
-    return _cut_to(own, _padding_last(candidates), Y, components, k, penalty=penalty, solve=solve), None
-
-
-def _cut_to(own, candidates, Y, components, k, *, penalty, solve):
-    """Pruned to ``own`` (n, 1) atoms of each row, in k columns."""
+        return prune(candidates, Y, components, k, penalty=penalty, solve=solve)
+    candidates = _padding_last(candidates)
     # Elimination ends with one atom more, however much it is missed: the last removal is that of what is kept best.
     steps = max(0, candidates.indices.shape[1] // 2 - 1)  # since no row adds more than it has
     rule = {"k": 0, "most": own[:, 0] + 1, "limit": -float("inf"), "steps": steps}
@@ -190,11 +191,8 @@ def _refined_in_one(support, scores, correlation, rounding, Y, components, k, *,
         own = Support(*_rows_of(failed, *support))
         scores, correlation, rounding, Y = _rows_of(failed, scores, correlation, rounding, Y)
         numbers = _numbers_of(own) if own_number else None
-        other = _with_best(own, scores, correlation, rounding, k, numbers)
-        if own_number:
-            other = _cut_to(numbers, other, Y, components, k, penalty=penalty, solve=solve)
-        else:
-            other = prune(other, Y, components, k, penalty=penalty, solve=solve)
+        rest = {"own": numbers, "penalty": penalty, "solve": solve}
+        other = _exchanged(own, scores, correlation, rounding, Y, components, k, **rest)
         fit = Projection(*_patched(fit, failed, _least_squares(other, Y, components, solve=solve)))
         refined = Support(*_patched(refined, failed, other))
     return refined, fit

@@ -16,6 +16,9 @@ from .compiled_rows import rescored_compiled, rescoring_pays
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products
 
+# Rules whose proposals are cut down by what the target says.
+PRUNED = ("top_k", "adaptive")
+
 
 class Support(NamedTuple):
     """Selected atoms of each row, by descending score.
@@ -129,9 +132,7 @@ def select(scores, k, *, selection="top_k", threshold=0.0, positive=True):
         counts = xp.sum(xp.astype(scores > floor, xp.int64), axis=1)
         k = max(1, int(xp.max(counts))) if scores.shape[0] else 1
     values, indices = top_k(scores, min(k, p))
-    active = (
-        values > floor if positive or selection not in ("top_k", "adaptive") else xp.ones_like(values, dtype=xp.bool)
-    )
+    active = values > floor if positive or selection not in PRUNED else xp.ones_like(values, dtype=xp.bool)
     return Support(indices, values, active)
 
 

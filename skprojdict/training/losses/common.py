@@ -136,11 +136,16 @@ def steer(weight, l0, k, *, gain=0.03, most=1.0):
     weight.mul_(torch.exp(gain * surplus))
 
 
+def mean_number(fired, dtype):
+    """Mean number of atoms a row over the whole batch."""
+    return batch_mean(fired.sum(1).to(dtype).mean())
+
+
 def penalty_weight(weights, alpha, fired, k):
     """The weight of the sparsity penalty: ``alpha``, or the running one for alpha="auto", steered by what fired."""
     with torch.no_grad():
         if alpha == "auto":
-            steer(weights.alpha, batch_mean(fired.sum(1).to(weights.alpha.dtype).mean()), k)
+            steer(weights.alpha, mean_number(fired, weights.alpha.dtype), k)
         else:
             weights.alpha.fill_(alpha)
     return weights.alpha

@@ -14,9 +14,19 @@ from ...solvers.refine import choose, settled
 from ...solvers.ridge import Projection
 from ...solvers.select import Support
 from ..autograd import overlap, projected
-from ..distributed import batch_mean, batch_rows
+from ..distributed import batch_rows
 from .batch import learn_threshold, select_in_batch
-from .common import BatchLoss, auxiliary, batch_variance, mean_square, scores_at, steer, straight_relu, trained_centre
+from .common import (
+    BatchLoss,
+    auxiliary,
+    batch_variance,
+    mean_number,
+    mean_square,
+    scores_at,
+    steer,
+    straight_relu,
+    trained_centre,
+)
 from .prediction import prediction_error, predicts
 
 # Weight of the scores that should have been lower beside those that should match a coefficient: at 1 the encoder grows
@@ -78,8 +88,7 @@ def projective_loss(
             start_removal(weights, scores, y, coding)
         coding = {**coding, "threshold": float(weights.removal_threshold)}
     elif weights.threshold is not None:
-        gain = weights.importance_gain
-        cut = select_in_batch(scores if gain is None else scores * gain.detach(), coding["k"])[1]
+        cut = select_in_batch(importance(weights, scores), coding["k"])[1]
         learn_threshold(weights.threshold, cut)
         coding = {**coding, "threshold": float(weights.threshold)}
     total = 0.0
@@ -104,7 +113,7 @@ def projective_loss(
         total = total + part.loss
     total = total / len(prefixes)
     if adaptive:
-        steer(weights.removal_threshold, mean_number(part.active), coding["k"], gain=REMOVAL_GAIN)
+        steer(weights.removal_threshold, mean_number(part.active, torch.float64), coding["k"], gain=REMOVAL_GAIN)
         weights.removal_threshold.clamp_(min=REMOVAL_RANGE[0])  # where there are no k atoms to keep
     given = {"auxk": auxk, "auxk_coef": auxk_coef, "exact_scores": exact_scores, "centre": centre}
     aux = auxiliary(weights, seen, part.residual, scores, dead, **given)
@@ -120,22 +129,22 @@ class _Part(NamedTuple):
     fired: torch.Tensor
 
 
-def mean_number(active):
-    """Mean number of atoms a row over the whole batch."""
-    return batch_mean(active.sum(1).to(torch.float64).mean())
+@torch.no_grad()
+def importance(weights, scores):
+    """Scores as a score-dependent penalty sees them."""
+    return scores if weights.importance_gain is None else scores * weights.importance_gain
 
 
 @torch.no_grad()
 def start_removal(weights, scores, y, coding):
     """Set the threshold of selection="adaptive" to what leaves k atoms a row of this batch, by bisection."""
-    gain = weights.importance_gain
-    scores = scores if gain is None else scores * gain
+    scores = importance(weights, scores)
     low, high = REMOVAL_RANGE
     for _ in range(REMOVAL_HALVINGS):
         threshold = math.sqrt(low * high)
         given = scores, y.detach(), weights.components.detach()
         active = choose(*given, **{**coding, "threshold": threshold, "n_refinements": 0})[1].active
-        low, high = (threshold, high) if float(mean_number(active)) > coding["k"] else (low, threshold)
+        low, high = (threshold, high) if float(mean_number(active, torch.float64)) > coding["k"] else (low, threshold)
     weights.removal_threshold.fill_(threshold)
 
 
@@ -203,7 +212,7 @@ def _projective_part(
     gain = weights.importance_gain
     exact = penalty["penalty"] == "exact"
     with torch.no_grad():
-        important = scores if gain is None else scores * gain
+        important = importance(weights, scores)
         proposed, support, fit = supports(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
