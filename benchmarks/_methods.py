@@ -31,7 +31,7 @@ OURS = (
     projective("ours", "projective, defaults", omp_rows=OMP_ROWS),
     projective("ours-plain", "projective, candidate_factor=1", {"candidate_factor": 1.0}),
     projective("ours-refined", "projective, n_refinements=1 at fit too", {"n_refinements": 1}),
-    projective("ours-adaptive", 'projective, selection="adaptive"', {"selection": "adaptive"}),
+    projective("ours-fixed", 'projective, selection="top_k"', {"selection": "top_k"}),
     projective("ours-metric", "tied in a learned metric", {"tied": "metric"}, omp_rows=OMP_ROWS),
     projective("ours-tied", "tied, regressing", {"tied": True}),
     topk(),
@@ -92,11 +92,11 @@ RECOVERY_OURS = (
         {"candidate_factor": 1.0, "refined_share": 0.0},
         refinements=(0,),
     ),
-    projective("ours-adaptive", 'projective, selection="adaptive"', {"selection": "adaptive"}, refinements=(0, 1)),
+    projective("ours-fixed", 'projective, selection="top_k"', {"selection": "top_k"}, refinements=(0, 1)),
     projective(
         "ours-apart",
-        'projective, tied="metric", selection="adaptive", overlap_penalty=0.3',
-        {"tied": "metric", "selection": "adaptive", "overlap_penalty": 0.3},
+        'projective, tied="metric", overlap_penalty=0.3',
+        {"tied": "metric", "overlap_penalty": 0.3},
         refinements=(0, 1),
     ),
     projective(

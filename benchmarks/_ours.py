@@ -10,6 +10,8 @@ from skprojdict.solvers.omp import orthogonal_matching_pursuit
 warm_up_torch()
 
 REFINEMENTS = {0: "encoder only", 1: "1 refinement", 3: "3 refinements"}
+# Of the threshold's bisection, and rows up to which a call only warms up.
+HALVINGS, WARM_UP_ROWS = 14, 64
 
 
 def estimator(
@@ -49,7 +51,10 @@ def estimator(
 
         return encode
 
-    coders = {REFINEMENTS.get(steps, f"{steps} refinements"): Coder(refined(steps)) for steps in refinements}
+    def named(steps):
+        return REFINEMENTS.get(steps, f"{steps} refinements")
+
+    coders = {named(steps): Coder(refined(steps)) for steps in refinements}
     if not coders:
         coders[""] = Coder(model.transform)
     if omp_rows:
@@ -59,6 +64,8 @@ def estimator(
             return found.indices, found.coefs
 
         coders["OMP on its dictionary"] = Coder(pursue, n_rows=omp_rows)
+    if omp_rows and hasattr(model, "removal_threshold_"):
+        coders |= {f"{named(steps)}, mean L0 k": Coder(on_average(model, k, refined(steps))) for steps in refinements}
     return Learnt(
         atoms=np.asarray(model.components_),
         centre=np.asarray(model.mean_),
@@ -67,3 +74,27 @@ def estimator(
         learning_rate=max(model.history_["learning_rate"]),
         standardised=False,
     )
+
+
+def on_average(model, k, encode):
+    """The same with the threshold that leaves k atoms a row of the rows that it is first shown, as BatchTopK does."""
+    limits = []
+
+    def encode_on_average(batch):
+        if len(batch) <= WARM_UP_ROWS:
+            return encode(batch)
+        learnt = model.removal_threshold_
+        if not limits:
+            low, high = 0.1 * learnt, 10 * learnt
+            for _ in range(HALVINGS):
+                model.removal_threshold_ = np.sqrt(low * high)
+                number = (model.set_params(n_refinements=0).transform(batch) != 0).sum() / len(batch)
+                low, high = (model.removal_threshold_, high) if number > k else (low, model.removal_threshold_)
+            limits.append(model.removal_threshold_)
+        model.removal_threshold_ = limits[0]
+        try:
+            return encode(batch)
+        finally:
+            model.removal_threshold_ = learnt
+
+    return encode_on_average

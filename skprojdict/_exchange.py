@@ -104,6 +104,11 @@ class _ExchangeDictionary(_SecondViewDictionary):
         estimator._check_options(m, atoms.shape[1])
         return estimator
 
+    @property
+    def _coder(self) -> dict[str, Any] | None:
+        """How the fitted estimator codes rows, where that is more than a choice by score."""
+        return None
+
     @classmethod
     @abstractmethod
     def _taken_from(cls, sae, norms):
@@ -152,7 +157,7 @@ class _ExchangeDictionary(_SecondViewDictionary):
             importance_gain=getattr(self, "importance_gain_", 1.0),
             threshold=self._threshold,
             k=rule.get("k"),
-            coding=self._coding(self._k) if hasattr(self, "_coding") else None,
+            coding=self._coder,
             selection=rule.get("selection", "top_k"),
             predict_mode=self._module_mode(),
         )

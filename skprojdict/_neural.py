@@ -41,7 +41,7 @@ OPTIONAL_PARTS = {
     "metric": ("encoder_metric_",),
     "importance": ("importance_gain_",),
     "threshold": ("threshold_",),
-    "removal_threshold": ("removal_threshold_",),
+    "removal_threshold": ("removal_threshold_", "n_nonzero_coefs_"),
     "head": ("coef_components_", "coef_bias_"),
     "thresholds": ("thresholds_",),
     "gated": ("magnitude_log_gain_", "magnitude_bias_"),
@@ -89,6 +89,9 @@ class _NeuralDictionary(_ExchangeDictionary):
     @abstractmethod
     def _loss(self, n_components, n_targets, k):
         """The loss of one batch, as a picklable callable."""
+
+    def _coding(self, k):
+        """How rows are coded in training, where that is more than the weights say; None: it is not."""
 
     @abstractmethod
     def _parts(self):
@@ -362,6 +365,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             input_mean=None if Y is X else units.mean_in / self.encoder_scale_,
             mean=units.mean_out / self.scale_,
             rng=rng,
+            coding=self._coding(k),
             **kind,
             **self._parts(),
         )
@@ -382,6 +386,11 @@ class _NeuralDictionary(_ExchangeDictionary):
             return None
         given = self.init(sample, n_components, rng) if callable(self.init) else self.init
         return check_initial_components(given, n_components, sample.shape[1])
+
+    @property
+    def _optional(self) -> tuple[str, ...]:
+        """Parts that fitted weights may have or lack."""
+        return ()
 
     @property
     def _pace(self):
@@ -503,6 +512,9 @@ class _NeuralDictionary(_ExchangeDictionary):
             value = getattr(weights, name)
             if value is not None:
                 attributes[f"{name}_"] = float(value)
+        if self._parts().get("removal_threshold"):
+            shape = weights.components.shape
+            attributes["n_nonzero_coefs_"] = resolve_n_nonzero(self.n_nonzero_coefs, *shape, warn=False)
         return attributes
 
     def _store(self, trainer, like, *, copy):
@@ -519,6 +531,8 @@ class _NeuralDictionary(_ExchangeDictionary):
         """Refuse to go on training a form that the fitted weights are not of."""
         parts = self._parts()
         for part, (name, *_) in OPTIONAL_PARTS.items():
+            if part in self._optional:
+                continue
             if (parts.get(part, False) is not False) != hasattr(self, name):
                 raise ValueError(
                     f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "

@@ -39,8 +39,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     n_components : int, default=None
         Number of atoms p. None: 8 times the number of target columns.
     n_nonzero_coefs : int, "auto" or None, default="auto"
-        Active atoms k a row: at most, and on average with ``selection="adaptive"`` and "threshold". "auto": a tenth of
-        the target columns, at least 1. None: every positive score. Clipped to ``n_components`` with one warning.
+        Active atoms k a row: on average, or at most, by ``selection``. "auto": a tenth of the target columns, at least
+        1. None: every positive score. Clipped to ``n_components`` with one warning.
     tied : bool or "metric", default=False
         The encoder's rows are the atoms, each times a learned gain. "metric": and all of them times one learned square
         matrix, so that atoms meet the rows in another inner product than they reconstruct in, the same for all.
@@ -62,11 +62,14 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         the loss.
     quota_strength : float, default=None
         See quota; without one it has no effect.
-    selection : {"top_k", "adaptive", "budget", "threshold"}, default="top_k"
+    selection : {"auto", "adaptive", "top_k", "budget", "threshold"}, default="auto"
         "adaptive": k on average, between a quarter of k and one and a half times k. Of a row's candidates those go, one
-        after the other, whose absence raises the squared error by no more than a threshold learned at fit. For
-        ``target="X"`` only. "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions.
-        "threshold": every score above a threshold learned at fit, k on average.
+        after the other, whose absence raises the squared error too little beside what the row leaves over; how little
+        that is, a threshold says that fit learns (``removal_threshold_``). Where ``n_nonzero_coefs`` is changed after
+        fit, each row has that many at most. For ``target="X"`` only. "top_k": k at most, and k wherever there are so
+        many positive scores. "auto": "adaptive" where there is a number of coefficients, candidates to choose from and
+        a target to choose by, else "top_k". "budget": of the k best, as many as fit ``dimension_budget`` effective
+        dimensions. "threshold": every score above a threshold learned at fit, k on average.
     dimension_budget : float, default=None
         Effective dimensions a row; for ``selection="budget"`` only.
     budget_measure : {"estimate", "exact"}, default="estimate"
@@ -78,8 +81,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         alone, as in the paper.
     candidate_factor : float, default=2.0
         So many times k candidates are solved and pruned to k by backward elimination: one after the other that goes
-        whose absence costs least. For "top_k" and "adaptive" with a number of coefficients; not with ``target="y"``,
-        where the selection must do without the target.
+        whose absence costs least, or with "adaptive" to what is missed enough. For these two with a number of
+        coefficients; not with ``target="y"``, where the selection must do without the target.
     shortlist_factor : float or "auto", default="auto"
         The candidates are chosen from the so many times k best scored atoms: the k best, and of the others those that
         correlate best with what the k best leave over. A second look without a second product. At most
@@ -87,8 +90,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "auto": 6, but at least 192 atoms, of dictionaries of less than 3072 the 16th part.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
-        the residual, solve, prune the 2k back to k. At fit and at transform, and may be changed in between. Only with
-        ``target="X"``.
+        the residual, solve, prune the 2k back to k, k being the row's own number where rows differ. At fit and at
+        transform, and may be changed in between. Only with ``target="X"``.
     refined_share : float, default=0.25
         Share of the rows of a training batch that are refined once where ``n_refinements=0``: the encoder learns to
         propose the atoms that it overlooked there. Without effect at transform, and on ``target="y"``.
@@ -172,9 +175,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Factor between scores and a score-dependent penalty.
     threshold_ : float
         Learned threshold of ``selection="threshold"``.
-    removal_threshold_ : float
-        Of ``selection="adaptive"``: root of what the absence of an atom has to add to the squared error of a row, in
-        units where the mean centred row has norm 1.
+    removal_threshold_, n_nonzero_coefs_ : float, int
+        Of the adaptive selection: an atom stays where the squared error of its row would rise by more than
+        ``removal_threshold_**2`` times the norm of what all candidates leave over, in units where the mean centred row
+        has norm 1; and the mean number of atoms a row that this was learned for.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
         With ``predict_mode="regressed"``: coefficients are predicted as
         ``scale_ * ((X - encoder_mean_) / encoder_scale_ @ coef_components_.T + coef_bias_)``.
@@ -210,7 +214,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     >>> X = load_digits().data
     >>> model = ProjectiveDictionaryLearning(n_components=128, n_nonzero_coefs=6, random_state=0).fit(X)
     >>> codes = model.transform(X)
-    >>> int((codes != 0).sum(axis=1).max())
+    >>> int((codes != 0).sum(axis=1).mean().round())  # some rows need more, some less
     6
     """
 
@@ -222,7 +226,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "quota": [None, StrOptions({"normalize", "sum", "penalize"})],
         "quota_strength": [None, Interval(Real, 0, None, closed="neither")],
-        "selection": [StrOptions({"top_k", "adaptive", "budget", "threshold"})],
+        "selection": [StrOptions({"auto", "top_k", "adaptive", "budget", "threshold"})],
         "dimension_budget": [None, Interval(Real, 0, None, closed="neither")],
         "budget_measure": [StrOptions({"estimate", "exact"})],
         "encoder_loss": [StrOptions({"coefficients", "penalty"})],
@@ -248,7 +252,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         alpha=1.0,
         quota=None,
         quota_strength=None,
-        selection="top_k",
+        selection="auto",
         dimension_budget=None,
         budget_measure="estimate",
         encoder_loss="coefficients",
@@ -364,23 +368,47 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "metric": self.tied == "metric",
             "importance": not (isinstance(self.penalty, str) and self.penalty in SCORE_FREE),
             "threshold": self.selection == "threshold",
-            "removal_threshold": self.selection == "adaptive",
+            "removal_threshold": self._selection == "adaptive",
             **self._prediction_parts(),
         }
+
+    @property
+    def _optional(self):
+        return () if self.selection == "adaptive" else ("removal_threshold",)
 
     @property
     def _candidate_factor(self):
         return 1.0 if self.target == "y" else self.candidate_factor
 
     @property
-    def _threshold(self):
-        return self.removal_threshold_ if self.selection == "adaptive" else super()._threshold
+    def _selection(self):
+        """The rule that "auto" stands for."""
+        if self.selection != "auto":
+            return self.selection
+        chooses = self.n_nonzero_coefs is not None and self.target == "X" and self.candidate_factor > 1
+        return "adaptive" if chooses else "top_k"
 
-    def _coding(self, k):
+    @property
+    def _fitted_selection(self):
+        """The rule at transform: a threshold holds for the number of atoms that it was learned for."""
+        rule = self._selection
+        known = hasattr(self, "removal_threshold_") and self.n_nonzero_coefs_ == self._k
+        return "top_k" if rule == "adaptive" and not known else rule
+
+    @property
+    def _threshold(self):
+        return self.removal_threshold_ if self._fitted_selection == "adaptive" else super()._threshold
+
+    @property
+    def _coder(self):
+        return self._coding(self._k, self._fitted_selection)
+
+    def _coding(self, k, selection=None):
         """Keywords of :func:`choose_support`: the one description of the coder, at fit and at transform."""
+        selection = selection or self._selection
         return {
             "k": k,
-            "selection": self.selection,
+            "selection": selection,
             "dimension_budget": self.dimension_budget,
             "budget_measure": self.budget_measure,
             "candidate_factor": self._candidate_factor,
@@ -399,7 +427,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
                 "solver": self.solver,
                 "cg_max_iter": self.cg_max_iter,
                 "chunk_size": self.chunk_size,
-                "ragged": k is None or self.selection != "top_k",
+                "ragged": k is None or selection != "top_k",
             },
         }
 
@@ -409,7 +437,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         inputs, raw = self._scores(X, n_exact)
         gain = getattr(self, "importance_gain_", 1.0)
         scores = raw if gain == 1 else raw * gain
-        coding = self._coding(self._k)
+        coding = self._coder
         threshold = self._threshold
         xp = array_namespace(scores)
         target = self._target(X, Y)

@@ -233,7 +233,6 @@ def test_a_callable_penalty_of_torch_codes_numpy_rows():
     ("changed", "message"),
     [
         ({"selection": "threshold"}, "lacks threshold_"),
-        ({"selection": "adaptive"}, "lacks removal_threshold_"),
         ({"selection": "budget"}, "selection='budget'"),
         ({"penalty": "inverse_square"}, "lacks importance_gain_"),
         ({"target": "y"}, "lacks coef_components_"),
@@ -245,4 +244,11 @@ def test_parameters_that_the_fit_did_not_learn(changed, message):
     X = sparse_rows(60)
     model = P(**SMALL).fit(X).set_params(**changed)
     with pytest.raises(ValueError, match=message):
+        model.transform(X)
+
+
+def test_a_threshold_that_the_fit_did_not_learn():
+    X = sparse_rows(60)
+    model = P(**SMALL, selection="top_k").fit(X).set_params(selection="adaptive")
+    with pytest.raises(ValueError, match="lacks removal_threshold_"):
         model.transform(X)

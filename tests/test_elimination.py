@@ -78,9 +78,10 @@ def test_rows_end_where_all_that_is_left_is_missed(rng, backend, limit):
     for i, y in enumerate(Y):
         atoms, left = F[indices[i]], [j for j in range(K) if weights[i, j] > 0]
         penalties = 1 / np.where(weights[i] > 0, weights[i], 1.0)
+        bar = limit * solve(y, atoms[left], penalties[left])[1] ** 0.25 if left else limit
         while len(left) > k + 1:
             missed = increases(y, atoms, penalties, left)
-            if len(left) <= most[i] and missed.min() > limit:
+            if len(left) <= most[i] and missed.min() > bar:
                 break
             left.pop(int(np.argmin(missed)))
         assert set(np.flatnonzero(np.isfinite(ranking[i]))) == set(left)

@@ -47,7 +47,7 @@ def test_score_is_the_variance_weighted_r2_of_the_reconstruction(data):
 
 
 @pytest.mark.parametrize(
-    ("n_components", "k", "rows"), [(None, "auto", (128, 1)), (40, 100, (40, 40)), (4, "auto", (4, 1))]
+    ("n_components", "k", "rows"), [(None, "auto", (128, 2)), (40, 100, (40, 40)), (4, "auto", (4, 2))]
 )
 @pytest.mark.filterwarnings("ignore:n_nonzero_coefs=100")
 def test_defaults_of_the_two_sizes(data, n_components, k, rows):
@@ -176,7 +176,7 @@ def test_adaptive_selection_gives_each_row_what_it_needs():
     assert lengths.mean() == pytest.approx(4, abs=0.2)
     assert lengths.min() >= 1
     assert lengths.max() <= 6  # one and a half times k
-    assert np.corrcoef(lengths, numbers)[0, 1] > 0.8
+    assert np.corrcoef(lengths, numbers)[0, 1] > 0.6
     assert fvu(model, held_out) < 0.8 * fvu(fixed, held_out)
     model.set_params(n_refinements=1)
     np.testing.assert_array_equal((model.transform(held_out) != 0).sum(axis=1), lengths)
@@ -189,12 +189,15 @@ def test_adaptive_selection_takes_out_what_is_missed_too_little(data):
     scores, codes = scores_of(model, data), model.transform(data)
     for x, e, z in zip(data[:40], scores, codes, strict=False):
         kept, y = [j for j in np.argsort(-e)[:8] if e[j] > 0], (x - model.mean_) / model.scale_
+        n_candidates = len(kept)
         while len(kept) > 1:
             atoms = model.components_[kept]
             inverse = np.linalg.inv(atoms @ atoms.T + 0.01 * np.eye(len(kept)))
             beta = inverse @ atoms @ y
             missed = beta * abs(beta) / np.diag(inverse)
-            if len(kept) <= 6 and missed.min() > model.removal_threshold_**2:
+            if len(kept) == n_candidates:
+                error = y @ (y - atoms.T @ beta)  # with the penalty
+            if len(kept) <= 6 and missed.min() > model.removal_threshold_**2 * error**0.5:
                 break
             kept.pop(np.argmin(missed))
         assert set(np.flatnonzero(z)) == set(kept)
@@ -208,6 +211,49 @@ def test_adaptive_selection_goes_on_from_the_threshold_that_it_has(data):
     model.partial_fit(data)
     assert 0.5 < model.removal_threshold_ / first < 2
     assert model.removal_threshold_ != first
+
+
+def test_selection_adapts_where_it_can(data):
+    X, _ = varying(600)
+    options = {"n_components": 48, "n_nonzero_coefs": 4, "max_steps": 30, "random_state": 0}
+    model, named = P(**options).fit(X), P(**options, selection="adaptive").fit(X)
+    np.testing.assert_array_equal(model.transform(X), named.transform(X))
+    assert model.n_nonzero_coefs_ == 4
+    assert (model.transform(X) != 0).sum(axis=1).max() == 6
+    for more in ({"candidate_factor": 1.0}, {"n_nonzero_coefs": None}):
+        plain = P(**{**options, **more}).fit(X)
+        at_most = P(**{**options, **more}, selection="top_k").fit(X)
+        assert not hasattr(plain, "removal_threshold_")
+        np.testing.assert_array_equal(plain.transform(X), at_most.transform(X))
+
+
+def test_a_threshold_holds_for_the_number_of_atoms_that_it_was_learned_for():
+    X, _ = varying(600)
+    model = P(48, n_nonzero_coefs=4, max_steps=30, random_state=0).fit(X)
+    codes = model.transform(X)
+    for k in (2, 6):
+        lengths = (model.set_params(n_nonzero_coefs=k).transform(X) != 0).sum(axis=1)
+        assert lengths.max() == k
+    np.testing.assert_array_equal(model.set_params(n_nonzero_coefs=4).transform(X), codes)
+    assert (model.set_params(selection="top_k").transform(X) != 0).sum(axis=1).max() == 4
+    model.set_params(selection="auto", candidate_factor=1.0)
+    assert (model.transform(X) != 0).sum(axis=1).max() == 4
+    # Training goes on with the new number, and so does the threshold.
+    model.set_params(n_nonzero_coefs=6, candidate_factor=2.0, warm_start=True).fit(X)
+    assert model.n_nonzero_coefs_ == 6
+    assert (model.transform(X) != 0).sum(axis=1).mean() == pytest.approx(6, abs=0.4)
+
+
+def test_harder_rows_have_to_offer_more_for_an_atom():
+    """Noise that training never saw leaves more over, and gets hardly more atoms."""
+    X, _ = varying()
+    model = P(48, n_nonzero_coefs=4, max_iter=15, batch_size=256, random_state=0).fit(X[:2000])
+    rows = X[2000:]
+    noisy = rows + 0.2 * np.random.default_rng(1).standard_normal(rows.shape)
+    error = [((Y - model.inverse_transform(model.transform(Y))) ** 2).sum() for Y in (rows, noisy)]
+    assert error[1] > 1.3 * error[0]
+    lengths = [(model.transform(Y) != 0).sum(axis=1).mean() for Y in (rows, noisy)]
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.05)
 
 
 def test_adaptive_selection_with_prefixes_and_other_options(data):
@@ -253,7 +299,8 @@ def test_candidates_and_refinements_improve_the_reconstruction(data):
 
 def test_candidates_are_pruned_by_what_their_absence_costs(data):
     """Of six candidates the least useful go one at a time."""
-    model = P(**{**SMALL, "candidate_factor": 2.0, "shortlist_factor": 1.0}).fit(data)
+    options = {**SMALL, "selection": "top_k", "candidate_factor": 2.0, "shortlist_factor": 1.0}
+    model = P(**options).fit(data)
     scores, codes = scores_of(model, data), model.transform(data)
     for x, e, z in zip(data[:40], scores, codes, strict=False):
         candidates = np.array([j for j in np.argsort(-e)[:6] if e[j] > 0])
@@ -282,7 +329,7 @@ def test_low_precision_selection_learns_the_same_dictionary(dtype):
     options = {"n_components": 256, "n_nonzero_coefs": 4, "max_iter": 5, "random_state": 0}
     plain, low = P(**options).fit(X), P(selection_dtype=dtype, **options).fit(X)
     assert not np.array_equal(plain.components_, low.components_)
-    assert fvu(low, X) == pytest.approx(fvu(plain, X), rel=0.03)
+    assert fvu(low, X) == pytest.approx(fvu(plain, X), rel=0.05)  # seeds differ as much
 
 
 @pytest.mark.parametrize(

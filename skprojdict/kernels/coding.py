@@ -44,16 +44,16 @@ def _extend(F, indices, start, m, room):
 def _settle(room, m, least, most, numbers, places, coefs, reconstruction):
     """Cut the m gathered atoms to ``least`` to ``most`` and solve for them; how many are left, -1 if that is unsafe.
 
-    Below ``most`` those go that are missed by ``numbers[4]`` at most.
+    Below ``most`` those go that are missed too little for the limit ``numbers[4]``.
     """
     kept = m
     put(room.everyone, m, room.members)
     if m > least:
         penalise(room, m)
-        left = eliminate(room, m, least + 1, most, numbers[3], numbers[4])
+        left, bar = eliminate(room, m, least + 1, most, numbers[3], numbers[4])
         if left < 0:
             return -1
-        kept = _left(room.value, m, left, most, numbers[4], room.members)
+        kept = _left(room.value, m, left, most, bar, room.members)
     share, beta = least_squares(room, room.members, min(kept, most), numbers[1])
     if kept > most or not share > numbers[0]:
         return -1
@@ -125,8 +125,8 @@ def code_rows(
         Scores not above it are not selected; NaN: all may be.
     numbers : array of shape (5,)
         Least pivot, beside the largest diagonal entry, of a system that is safe to solve, and of one that needs no step
-        of iterative refinement; the ridge penalty of the elimination; the smallest normal number; the root of the
-        increase of the error up to which an atom goes that need not.
+        of iterative refinement; the ridge penalty of the elimination; the smallest normal number; the limit up to which
+        atoms go that need not (``sweeping.eliminate``).
     proposed, n_proposed, proposed_scores : arrays of shape (n, candidates), (n,) and (n, candidates)
         Zeros; receive the candidates, how many there are, and their scores.
     indices, counts, selected, coefs, reconstruction : arrays of shape (n, most), (n,), (n, most), (n, most) and (n, d)

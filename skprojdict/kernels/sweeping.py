@@ -368,11 +368,12 @@ def penalise(room, m):
 def eliminate(room, m, n_left, most, tiny, limit):
     """Take atoms out of the swept system ``room.A`` of m atoms until ``n_left`` are left, the least missed first.
 
-    It ends before that where at most ``most`` are left and all of them are missed by more than ``limit``.
+    It ends before that where at most ``most`` are left and all of them are missed by more than ``limit`` times the
+    fourth root of what all m leave over of the squared target.
 
     Leaves in ``room.value`` the root of the increase of the error, with the sign of the coefficient, and infinity for
     those that are out. ``tiny`` is the smallest normal number, which diagonal entries of an inverse are held above.
-    Returns how many are left, -1 where numbers are too bad to choose by.
+    Returns how many are left, -1 where numbers are too bad to choose by, and what a next one has to exceed to stay.
     """
     A, beta, diagonal, value, row = room.A, room.beta, room.diagonal, room.value, room.row
     shares, changes = room.shares, room.changes
@@ -384,6 +385,7 @@ def eliminate(room, m, n_left, most, tiny, limit):
         beta[u], diagonal[u] = A[whole, u], max(-A[u, u], tiny)
     for u in range(m, wide):
         beta[u], diagonal[u], row[u] = infinity, 1, 0
+    bar = limit * np.sqrt(np.sqrt(max(_minimum(room, m), tiny)))
     low = filled(infinity)
     for j in range(0, wide, lanes):
         now = quotient(load(beta, j), root(load(diagonal, j)))
@@ -392,9 +394,9 @@ def eliminate(room, m, n_left, most, tiny, limit):
     for step in range(m - n_left):
         gone = _first(value, wide, least(low))
         if not value[gone] < infinity:
-            return -1
-        if value[gone] > limit and m - step <= most:
-            return m - step
+            return -1, bar
+        if value[gone] > bar and m - step <= most:
+            return m - step, bar
         for j in range(gone + 1):
             row[j] = -A[gone, j]
         for j in range(gone + 1, m):
@@ -423,7 +425,18 @@ def eliminate(room, m, n_left, most, tiny, limit):
             now = quotient(now, root(left))
             store(value, j, now)
             low = smaller(now, low)
-    return min(m, n_left)
+    return min(m, n_left), bar
+
+
+@_inner
+def _minimum(room, m):
+    """What the solution of the swept system of m atoms leaves over of the squared target, with the penalty."""
+    error, beta = room.b.dtype.type(0), room.A[padded(m, BLOCK)]
+    for a in range(room.y.shape[0]):
+        error += room.y[a] * room.y[a]
+    for u in range(m):
+        error -= room.b[u] * beta[u]
+    return error
 
 
 @_inner

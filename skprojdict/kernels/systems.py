@@ -123,7 +123,7 @@ def rank_rows(Y, F, indices, weights, k, most, numbers, ranking):
         Precisions; candidates of weight 0 take no part.
     k : int
     most : int64 array of shape (n,)
-        A row's elimination ends where so many are left and all are missed by more than the limit.
+        A row's elimination ends where so many are left and all are missed by more than the limit allows.
     numbers : array of shape (2,)
         The smallest normal number, which diagonal entries of an inverse are held above; the limit.
     ranking : array of shape (n, K)

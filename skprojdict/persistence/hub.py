@@ -136,7 +136,8 @@ model = load(hf_hub_download(REPOSITORY, "{MODEL}"))
 
 def _label_of_k(estimator):
     """What k means: rows of a form with thresholds may have more."""
-    mean = getattr(estimator, "_k_is_a_mean", False) or getattr(estimator, "selection", None) in (
+    rule = getattr(estimator, "_selection", getattr(estimator, "selection", None))
+    mean = getattr(estimator, "_k_is_a_mean", False) or rule in (
         "adaptive",
         "batch",
         "threshold",

@@ -65,7 +65,8 @@ def save_for_sae_lens(estimator, folder, *, metadata=None, overwrite=False):
         )
     if estimator.target == "y":
         raise ValueError("the estimator has target='y', a transcoder, which is not written for SAELens. Use save.")
-    if getattr(estimator, "selection", "top_k") not in ("top_k", "row", "batch"):
+    # What chooses among candidates stays behind: the autoencoder takes the k best scored.
+    if getattr(estimator, "selection", "top_k") not in ("auto", "adaptive", "top_k", "row", "batch"):
         raise ValueError(f"selection={estimator.selection!r} has no counterpart in SAELens. Use selection='top_k'.")
     folder = Path(folder)
     weights, config = folder / "sae_weights.safetensors", folder / "cfg.json"

@@ -178,7 +178,7 @@ def code_compiled(scores, Y, components, sizes, *, limit=0.0, positive, bounds, 
     sizes : tuple of five int
         k, candidates, how many of the best scored are looked at, and how many are left at least and at most.
     limit : float, default=0.0
-        Between these numbers, atoms that are missed by no more go.
+        Between these numbers, atoms go that are missed by no more than it allows.
     positive : bool
         Whether only scores above 0 are selected.
     bounds : tuple of two float

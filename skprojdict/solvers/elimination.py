@@ -28,7 +28,9 @@ def elimination_ranking(
     selected atom is meant to be present. Coefficients and inverse of the rest follow by a rank-one update, so that
     nothing is gathered or factorised twice. The last removal is left to the caller, who keeps the k best of the
     ranking. With ``most`` a row's elimination ends before that, once so few are left and each of them is missed by more
-    than ``limit``.
+    than ``limit * r^(1/4)``, r being the minimum with all K: in a row that is hard to explain an atom has to add more.
+    (Without that factor rows that differ from those of training have more atoms than these; with ``r^(1/2)`` those of
+    many atoms never get them.)
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def elimination_ranking(
     most : int or int64 array of shape (n,), default=None
         None: rows go on to the end.
     limit : float, default=0.0
-        In the unit of the ranking.
+        In the unit of the root of the ranking.
     steps : int, default=None
         With ``most``: no row needs more removals, which all rows go through in step. None: K - k - 1.
     exact : bool, default=False
@@ -82,8 +84,9 @@ def elimination_ranking(
         xp = array_namespace(X)
         root = xp.sqrt(w)
         system = add_to_diagonal(gram(X) * root[:, :, None] * root[:, None, :], 1.0)
-        inverse = cho_inverse(cholesky(system))
-        return inner(inverse, root * inner(X, y)), inverse  # beta / sqrt(s): the increase is the same in these units
+        inverse, products = cho_inverse(cholesky(system)), root * inner(X, y)
+        solution = inner(inverse, products)  # beta / sqrt(s): the increase is the same in these units
+        return solution, inverse, products
 
     xp = array_namespace(Y)
     n, K = indices.shape
@@ -91,8 +94,11 @@ def elimination_ranking(
     rankings = []
     for rows in chunk_rows(n, 0, block, Y) if n else [slice(0, 0)]:
         given = Y[rows, ...], components, indices[rows, ...], weights[rows, ...]
-        solution, inverse = map_rows(solve, *given, chunk_size=chunk_size, square=True)
-        rule = {} if most is None else {"most": ends[rows], "limit": limit, "steps": steps}
+        solution, inverse, products = map_rows(solve, *given, chunk_size=chunk_size, square=True)
+        rule = {}
+        if most is not None:
+            bar = limit * xp.sqrt(_root_error(given[0], products, solution))
+            rule = {"most": ends[rows], "limit": bar, "steps": steps}
         rankings.append(_eliminate(solution, inverse, given[-1] > 0, k, **rule))
     return rankings[0] if len(rankings) == 1 else xp.concat(rankings, axis=0)
 
@@ -104,8 +110,21 @@ def _for_each_row(number, like):
     return xp.full((like.shape[0],), number, dtype=xp.int64, device=device(like))
 
 
+def _root_error(y, products, solution):
+    """Root of the minimum of each row (n, 1); squares of the rows themselves may overflow or vanish."""
+    xp = array_namespace(y)
+    largest = xp.max(xp.abs(y), axis=1, keepdims=True)
+    largest = xp.where(largest > 0, largest, xp.ones_like(largest))
+    norm = largest * xp.sqrt(xp.sum((y / largest) ** 2, axis=1, keepdims=True))
+    norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+    share = 1 - xp.sum((products / norm) * (solution / norm), axis=1, keepdims=True)
+    return norm * xp.sqrt(xp.maximum(share, xp.full_like(share, float(xp.finfo(share.dtype).smallest_normal))))
+
+
 def _eliminate(solution, inverse, present, k, *, most=None, limit=None, steps=None):
     """Ranking after the removals from each system of ``solution`` (n, K) and ``inverse`` (n, K, K).
+
+    With ``most`` (n,), and ``limit`` (n, 1) as what atoms have to be missed by.
 
     Only one row of the changing inverse is looked at for each removal, so the changes ``- u u^T`` are kept as vectors
     and applied to that row alone: K (K - k)^2 / 2 multiplications in place of K^2 (K - k), and an eighth of the memory

@@ -6,6 +6,7 @@ import torch
 
 from ..solvers.initial import initial_components, linear_map, paired_start
 from .losses.batch import select_in_batch
+from .losses.projective import calibrate_removal
 from .weights import Weights, calibrate_importance
 
 
@@ -28,6 +29,7 @@ def fresh_weights(
     metric=False,
     threshold=False,
     removal_threshold=False,
+    coding=None,
     thresholds=False,
     gated=False,
     alpha=None,
@@ -52,6 +54,8 @@ def fresh_weights(
         The same of a second view's input; None: one view.
     importance, metric, head, threshold, removal_threshold, thresholds, gated, head_scale, surrogate, skip : bool
         Which optional parts the form has. The thresholds of JumpReLU start at the score that k atoms a row exceed.
+    coding : dict or None
+        How rows are coded; for ``removal_threshold``, which starts at what leaves k atoms a row of the sample.
     alpha : float or None
         Where the weight of a sparsity penalty starts; None: the form has none.
     """
@@ -82,7 +86,6 @@ def fresh_weights(
         head=tensor(encoder) if head else None,
         head_bias=torch.zeros(p, dtype=dtype, device=device) if head else None,
         threshold=torch.zeros((), dtype=dtype, device=device) if threshold else None,
-        removal_threshold=torch.zeros((), dtype=dtype, device=device) if removal_threshold else None,
         magnitude_log_gain=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         magnitude_bias=torch.zeros(p, dtype=dtype, device=device) if gated else None,
         alpha=None if alpha is None else torch.full((), alpha, dtype=dtype, device=device),
@@ -97,4 +100,7 @@ def fresh_weights(
     if importance:
         gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))
         weights.importance_gain = torch.full((), gain, dtype=dtype, device=device)
+    if removal_threshold:
+        limit = calibrate_removal(weights, tensor(inputs[:256]), coding)  # training goes on from there
+        weights.removal_threshold = torch.full((), limit, dtype=dtype, device=device)
     return weights

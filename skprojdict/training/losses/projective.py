@@ -83,10 +83,10 @@ def projective_loss(
         n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
     scores = weights.all_scores(seen.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     adaptive = coding.get("selection") == "adaptive"
+    if adaptive and weights.removal_threshold is None:  # weights that were taken over have none
+        adaptive, coding = False, {**coding, "selection": "top_k"}
     if adaptive:
-        if not float(weights.removal_threshold):
-            start_removal(weights, scores, y, coding)
-        coding = {**coding, "threshold": float(weights.removal_threshold)}
+        coding = {**coding, "threshold": weights.removal_threshold}
     elif weights.threshold is not None:
         cut = select_in_batch(importance(weights, scores), coding["k"])[1]
         learn_threshold(weights.threshold, cut)
@@ -136,16 +136,17 @@ def importance(weights, scores):
 
 
 @torch.no_grad()
-def start_removal(weights, scores, y, coding):
-    """Set the threshold of selection="adaptive" to what leaves k atoms a row of this batch, by bisection."""
-    scores = importance(weights, scores)
+def calibrate_removal(weights, centred_inputs, coding):
+    """Threshold of the adaptive selection that leaves k atoms in each of these rows on average, by bisection."""
+    scores = importance(weights, weights.all_scores(weights.seen(centred_inputs)))
     low, high = REMOVAL_RANGE
     for _ in range(REMOVAL_HALVINGS):
         threshold = math.sqrt(low * high)
-        given = scores, y.detach(), weights.components.detach()
+        given = scores, centred_inputs, weights.components
         active = choose(*given, **{**coding, "threshold": threshold, "n_refinements": 0})[1].active
-        low, high = (threshold, high) if float(mean_number(active, torch.float64)) > coding["k"] else (low, threshold)
-    weights.removal_threshold.fill_(threshold)
+        number = float(active.sum()) / active.shape[0]
+        low, high = (threshold, high) if number > coding["k"] else (low, threshold)
+    return threshold
 
 
 def supports(scores, y, atoms, *, coding, refined_share):
