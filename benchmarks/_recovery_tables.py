@@ -10,7 +10,7 @@ HIERARCHY = (("holes", "holes", False), ("leak", "leak", False))
 FAMILY = (("f1_parent", "F1 parents"), ("f1_child", "F1 children"), ("holes", "holes"), ("leak", "leak"))
 TOLERANCE = 0.01
 # Of ours, what is compared with the peers: the defaults, and the options that a user would take in their place.
-COMPARED = ("ours", "ours-adaptive", "ours-apart")
+COMPARED = ("ours", "ours-fixed", "ours-apart")
 
 
 def page(plans, methods):

@@ -125,7 +125,7 @@ def training(duel, args, folder):
         ours("projective, candidate_factor=1", projective, candidate_factor=1.0),
         ours("projective, defaults", projective),
         ours("projective, n_refinements=1", projective, n_refinements=1),
-        ours('projective, selection="adaptive"', projective, selection="adaptive"),
+        ours('projective, selection="top_k"', projective, selection="top_k"),
         ours('projective, tied="metric"', projective, tied="metric"),
         Contestant("float32 product", "_speed_ours:product", {"rows": one, "p": p}),
         Contestant("fused Adam step", "_speed_ours:optimiser", {"d": d, "p": p}),

@@ -44,7 +44,7 @@ for tied, marker, dash in ((False, "o", "-"), (True, "s", "--")):
     label = "tied encoder" if tied else "untied encoder"
     ax.plot(k, results["mean_test_score"][mine], marker=marker, linestyle=dash, label=label)
 ax.axhline(pixels, color="0.3", linestyle=":", label="the 64 pixels")
-ax.set_xlabel("Nonzero coefficients of a row, at most (count)")
+ax.set_xlabel("Nonzero coefficients asked for (count a row)")
 ax.set_ylabel("Accuracy (share, mean of two folds)")
 ax.set_xticks(grid["dictionary__n_nonzero_coefs"])
 ax.grid(alpha=0.3)

@@ -185,7 +185,7 @@ def test_compare_fits_what_is_asked_for(folder, capsys):
     out = capsys.readouterr().out
     names = ["TopK autoencoder", "ReLU autoencoder", "JumpReLU autoencoder", "Gated autoencoder"]
     assert [line[:26].strip() for line in out.split("rows/s\n")[1].split("\n\n")[0].splitlines()] == names
-    assert "on average where a penalty decides" in out
+    assert "on average where rows may differ" in out
     assert "--methods sklearn: has nothing" in refusal(capsys, [*arguments, "sklearn"])
 
 

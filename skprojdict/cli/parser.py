@@ -142,7 +142,7 @@ def _add_fit(commands):
         "--n-nonzero-coefs",
         metavar="K",
         type=_count,
-        help="nonzero coefficients a row; on average for relu, jumprelu and gated (default: a tenth of the columns)",
+        help="nonzero coefficients a row, on average but for topk and mod (default: a tenth of the columns)",
     )
     parser.add_argument("--steps", metavar="N", type=_count, help="training steps (default: 20 passes over the rows)")
     parser.add_argument("--seed", metavar="S", type=_seed, help="fixes every random choice (default: 0)")
