@@ -5,13 +5,9 @@ Solvers are written once for the array API standard. What the standard lacks (to
 solve, scattering along rows) is here, with a faster native branch where a library has one.
 """
 
-import contextlib
 import functools
 import importlib.util
 import math
-import warnings
-from contextvars import ContextVar
-from typing import Any
 
 import array_api_compat
 import array_api_extra as xpx
@@ -30,7 +26,6 @@ from sklearn.utils._array_api import (  # private in 1.9; scikit-learn#34135 pro
 __all__ = [
     "OnTensors",
     "add_to_diagonal",
-    "affine",
     "align_sparse",
     "array_namespace",
     "asarray_like",
@@ -38,44 +33,29 @@ __all__ = [
     "cho_inverse",
     "cho_solve",
     "cholesky",
-    "chunk_rows",
     "detached",
     "device",
     "for_kernels",
     "from_torch",
-    "gather_room",
-    "gather_rows",
     "get_namespace_and_device",
     "has_numba",
     "in_numpy_memory",
     "is_numpy_namespace",
     "is_torch_namespace",
     "lower_at",
-    "map_chunks",
-    "memory_from",
     "move_to",
     "nonzero_rows",
     "on_cpu",
     "put_rows",
-    "rows_a_chunk",
     "scatter_rows",
-    "slabs",
-    "smaller_chunk",
     "supported_float_dtypes",
     "take_along_rows",
     "to_numpy",
     "to_torch",
     "top_k",
-    "uninitialised",
     "unwrapped",
 ]
 
-# One chunk of gathered atoms stays inside the last-level cache of a laptop; a GPU wants larger ones.
-CHUNK_BYTES_CPU = 4 * 2**20
-CHUNK_BYTES_GPU = 256 * 2**20
-SLAB_BYTES = 32 * 2**20
-# Where memory runs out, chunks become so many times smaller.
-FALLBACK = 8
 # Systems larger than this are worth a call each.
 LOOPED_SIZE = 8
 
@@ -154,92 +134,6 @@ def _top_k_of_groups(values, k, *, ordered=True):
         columns = torch.cat([columns, rest], dim=1)
     top, place = _torch_top_k(values.gather(1, columns), k, ordered=ordered)
     return top, columns.gather(1, place)
-
-
-# What lends memory for large results of torch on a CPU, as ``take(shape, dtype)``; None: the system.
-_lender: ContextVar[Any] = ContextVar("_lender", default=None)
-
-
-@contextlib.contextmanager
-def memory_from(lender):
-    """Take the memory of large results on a CPU from ``lender.take(shape, dtype)``."""
-    token = _lender.set(lender)
-    try:
-        yield
-    finally:
-        _lender.reset(token)
-
-
-def uninitialised(shape, like, dtype=None):
-    """An array of the library and device of ``like`` whose entries are yet to be written, of its dtype or another.
-
-    Large tensors on a CPU take their memory from :func:`memory_from`, else from NumPy, which asks the kernel for huge
-    pages where torch does not: 50 MB of fresh memory then cost 7 ms to touch instead of 35.
-    """
-    xp = array_namespace(like)
-    dtype = like.dtype if dtype is None else dtype
-    numpy_dtype = _NUMPY_DTYPES.get(str(dtype))
-    if is_torch_namespace(xp) and like.device.type == "cpu" and numpy_dtype:
-        import torch
-
-        lender = _lender.get()
-        memory = np.empty(shape, numpy_dtype) if lender is None else lender.take(shape, numpy_dtype)
-        return torch.from_numpy(memory).view(dtype)
-    return xp.empty(shape, dtype=dtype, device=device(like))
-
-
-# NumPy's memory for tensors; it has no bfloat16.
-_NUMPY_DTYPES = {
-    "torch.float32": "float32",
-    "torch.float64": "float64",
-    "torch.bfloat16": "int16",
-    "torch.float16": "float16",
-}
-
-
-def affine(X, matrix, shift):
-    """``X @ matrix.T + shift`` of rows X, without a second pass over the product where the library can.
-
-    A ``shift`` of None is 0.
-    """
-    xp = array_namespace(X)
-    graded = is_torch_namespace(xp) and xp.is_grad_enabled()
-    if is_torch_namespace(xp) and not (graded and any(t is not None and t.requires_grad for t in (X, matrix, shift))):
-        out = uninitialised((X.shape[0], matrix.shape[0]), X)
-        return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
-    if shift is None:
-        return X @ matrix.T
-    if is_torch_namespace(xp):
-        return xp.addmm(shift, X, matrix.T)
-    product = X @ matrix.T
-    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
-        product += shift
-        return product
-    return product + shift
-
-
-def gather_rows(F, indices, out=None):
-    """``F[indices]``: rows of a (p, d) matrix by an (n, k) index, as (n, k, d).
-
-    ``out`` is memory from :func:`gather_room` to put them in, which the next gathering into it will overwrite.
-    """
-    xp = array_namespace(F)
-    n, k = indices.shape
-    if out is not None:
-        xp.index_select(F, 0, indices.reshape(-1), out=out[: n * k])
-        return out[: n * k].view(n, k, F.shape[1])
-    return xp.reshape(xp.take(F, xp.reshape(indices, (-1,)), axis=0), (n, k, F.shape[1]))
-
-
-def gather_room(F, n_rows):
-    """Memory for ``n_rows`` gathered rows of F, to be used again and again; None where the library has no use for it.
-
-    Fresh memory for every chunk costs as much to touch as the chunk costs to gather.
-    """
-    xp = array_namespace(F)
-    if not is_torch_namespace(xp) or (F.requires_grad and xp.is_grad_enabled()):
-        return None
-    return xp.empty((n_rows, F.shape[1]), dtype=F.dtype, device=F.device)
 
 
 def take_along_rows(values, indices, axis=1):
@@ -405,83 +299,6 @@ def put_rows(values, rows, replacement):
 def on_cpu(x):
     """Whether an array is in the memory of the host, where looking at a value waits for nothing."""
     return str(getattr(device(x), "type", device(x))).lower().startswith(("cpu", "device"))
-
-
-def chunk_rows(n_rows, row_bytes, chunk_size, like):
-    """Yield slices over ``n_rows`` so that a chunk of ``row_bytes`` a row stays inside the memory budget.
-
-    ``chunk_size`` is a number of rows, or "auto" for a budget of bytes that suits the device of ``like``.
-    """
-    size = rows_a_chunk(row_bytes, chunk_size, like)
-    for start in range(0, n_rows, size):
-        yield slice(start, min(n_rows, start + size))
-
-
-def rows_a_chunk(row_bytes, chunk_size, like):
-    """Rows of a chunk, with the parameters of :func:`chunk_rows`."""
-    if chunk_size != "auto":
-        return chunk_size
-    budget = CHUNK_BYTES_CPU if on_cpu(like) else CHUNK_BYTES_GPU
-    return max(1, budget // max(1, row_bytes))
-
-
-def out_of_memory(error):
-    """Whether an exception says that an allocation failed, in the words of whichever library."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's is a RuntimeError
-        return True
-    words = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of torch on a CPU, and of cuBLAS
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
-
-
-def smaller_chunk(error, n_rows, *, again):
-    """Rows of the chunks to go on with after a chunk of ``n_rows`` raised ``error``, said in a warning.
-
-    Raises
-    ------
-    MemoryError
-        If there were smaller chunks already (``again``), or a single row is too much.
-    Exception
-        ``error`` itself where it is about something else than memory.
-    """
-    if not out_of_memory(error):
-        raise error
-    reason = (str(error).splitlines() or ["no reason given"])[0]
-    if again or n_rows <= 1:
-        raise MemoryError(
-            f"memory ran out on a chunk of {n_rows} rows ({reason}), also after chunks were made smaller. Pass fewer "
-            "rows at once, set sparse_output=True or a smaller chunk_size, or free memory."
-        ) from error
-    smaller = -(-n_rows // FALLBACK)
-    warnings.warn(
-        f"memory ran out on a chunk of {n_rows} rows ({reason}); going on with chunks of {smaller}, which takes "
-        "longer. Set a smaller chunk_size, or free memory, to silence this.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return smaller
-
-
-def map_chunks(function, n_rows, chunk_size):
-    """Yield ``(rows, function(rows))`` for slices of ``chunk_size`` rows; smaller ones once memory has run out.
-
-    ``function`` is called again for rows on which it ran out of memory.
-    """
-    start, again = 0, False
-    while start < n_rows:
-        rows = slice(start, min(n_rows, start + chunk_size))
-        try:
-            result = function(rows)
-        except (MemoryError, RuntimeError) as error:
-            chunk_size, again = smaller_chunk(error, rows.stop - start, again=again), True
-            continue  # out of the handler: the error holds on to what was allocated
-        yield rows, result
-        start = rows.stop
-
-
-def slabs(X):
-    """Slices over the rows of X in slabs of about 32 MiB, so that a memory map is never read whole."""
-    rows = max(1, SLAB_BYTES // (8 * max(1, X.shape[1])))
-    yield from chunk_rows(X.shape[0], 0, rows, X)
 
 
 def asarray_like(values, like, *, dtype=None):

@@ -12,16 +12,8 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
-from ._array import (
-    align_sparse,
-    array_namespace,
-    asarray_like,
-    check_same_namespace,
-    device,
-    map_chunks,
-    scatter_rows,
-    to_numpy,
-)
+from ._array import align_sparse, array_namespace, asarray_like, check_same_namespace, device, scatter_rows, to_numpy
+from ._chunks import map_chunks
 from ._lazy import lazy_inverse_transform, lazy_transform
 from ._portable import portable, restored
 from ._validation import check_sparse_output, resolve_n_nonzero, validate_rows

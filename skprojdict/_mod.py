@@ -13,8 +13,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace, slabs
+from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace
 from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
+from ._chunks import slabs
 from ._portable import as_plain, from_plain
 from ._validation import (
     check_initial_components,

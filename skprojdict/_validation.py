@@ -15,11 +15,11 @@ from ._array import (
     get_namespace_and_device,
     is_numpy_namespace,
     move_to,
-    slabs,
     supported_float_dtypes,
     to_numpy,
     unwrapped,
 )
+from ._chunks import slabs
 from .sources import ForwardRows, RowSource, is_source, open_rows
 
 

@@ -15,6 +15,7 @@ import skprojdict
 
 PACKAGE = Path(skprojdict.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+ARRAYS = ("_array", "_chunks", "_memory")
 ARRAY_HELPERS = {"array_api_compat", "array_api_extra", "sklearn.utils._array_api"}
 
 
@@ -106,13 +107,13 @@ def test_numba_is_loaded_by_the_call_that_it_pays_for(source):
 
 def test_solvers_know_arrays_kernels_and_each_other_only(source):
     if name_of(source).startswith("solvers/"):
-        below = ["skprojdict", "_array", "kernels", "solvers"]
+        below = ["skprojdict", *ARRAYS, "kernels", "solvers"]
         assert not [module for module in own(source) if not within(module, below)]
 
 
 def test_training_knows_arrays_solvers_sources_and_formats_only(source):
     if name_of(source).startswith("training/"):
-        below = ["skprojdict", "_array", "solvers", "sources", "formats", "training"]
+        below = ["skprojdict", *ARRAYS, "solvers", "sources", "formats", "training"]
         assert not [module for module in own(source) if not within(module, below)]
 
 
@@ -123,7 +124,9 @@ def test_sources_know_formats_and_each_other_only(source):
 
 def test_validation_and_array_know_nothing_above_them():
     assert not [module for module in own(PACKAGE / "_array.py") if not within(module, ["skprojdict", "kernels"])]
-    below = ["skprojdict", "_array", "sources"]
+    for name in ("_chunks.py", "_memory.py"):
+        assert not [module for module in own(PACKAGE / name) if not within(module, ["skprojdict", "_array"])]
+    below = ["skprojdict", *ARRAYS, "sources"]
     assert not [module for module in own(PACKAGE / "_validation.py") if not within(module, below)]
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch.autograd import gradcheck
 
-from skprojdict import _array
+from skprojdict import _array, _memory
 from skprojdict.solvers import refine, ridge
 from skprojdict.training import autograd
 from skprojdict.training.autograd import decode, outer_sum, overlap, projected, selected_scores
@@ -634,7 +634,7 @@ def test_no_step_gathers_more_than_a_chunk(rng, monkeypatch, penalty):
 
     def recording(F, indices, *room):
         sizes.append(indices.shape[0])
-        return _array.gather_rows(F, indices, *room)
+        return _memory.gather_rows(F, indices, *room)
 
     monkeypatch.setattr(ridge, "gather_rows", recording)
     weights = make_weights(rng, "untied", importance=penalty not in FREE)

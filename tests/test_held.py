@@ -8,7 +8,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import skprojdict._array
+import skprojdict._chunks
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
 from skprojdict.solvers import propose
 from skprojdict.training import autograd
@@ -17,7 +17,7 @@ from skprojdict.training import autograd
 N, D, P = 128, 96, 2048
 SCORES = 4 * N * P
 NEEDED = 4 * 4 * (2 * P * D + P + D)  # parameters, gradients and two moments
-BLOCKS = [(skprojdict._array, "CHUNK_BYTES_CPU"), (autograd, "LARGE_BYTES"), (autograd, "BAG_BYTES")]
+BLOCKS = [(skprojdict._chunks, "CHUNK_BYTES_CPU"), (autograd, "LARGE_BYTES"), (autograd, "BAG_BYTES")]
 
 
 class Held(TorchDispatchMode):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import skprojdict._base
 from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, TopKDictionaryLearning
-from skprojdict._array import map_chunks, out_of_memory, smaller_chunk
+from skprojdict._chunks import map_chunks, out_of_memory, smaller_chunk
 from skprojdict.solvers import ridge
 from skprojdict.training.autograd import overlap
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import Ridge
 
-from skprojdict import _array
+from skprojdict import _array, _chunks, _memory
 from skprojdict.solvers import ridge
 from skprojdict.solvers.iterative import conjugate_gradients
 from skprojdict.solvers.ridge import (
@@ -93,7 +93,7 @@ def gathered(monkeypatch):
 
     def recording(F, indices, *room):
         shapes.append((*indices.shape, F.shape[1]))
-        return _array.gather_rows(F, indices, *room)
+        return _memory.gather_rows(F, indices, *room)
 
     monkeypatch.setattr(ridge, "gather_rows", recording)
     return shapes
@@ -436,7 +436,7 @@ def test_nonnegative_rows_factorise_their_smaller_side(rng, monkeypatch, gathere
         return _array.cholesky(A)
 
     monkeypatch.setattr("skprojdict.solvers.systems.cholesky", recording)
-    monkeypatch.setattr(_array, "CHUNK_BYTES_CPU", 20_000)
+    monkeypatch.setattr(_chunks, "CHUNK_BYTES_CPU", 20_000)
     lengths = [3, 16, 17, 30, 30, 2, 16, 40, 18, 9, 0]
     Y, F, indices, _ = problem(rng, n=11, d=16, p=40, k=40)
     weights = ragged_weights(rng, lengths, 40)
@@ -460,7 +460,7 @@ def test_prefixes_of_ragged_rows_are_padded_to_their_own_chunk_only(rng, gathere
 
 
 def test_systems_of_prefixes_stay_inside_the_memory_budget(rng, gathered, monkeypatch):
-    monkeypatch.setattr(_array, "CHUNK_BYTES_CPU", 60_000)
+    monkeypatch.setattr(_chunks, "CHUNK_BYTES_CPU", 60_000)
     _, F, indices, _ = problem(rng, n=60, d=4, p=40, k=40)
     weights = ragged_weights(rng, rng.integers(0, 41, 60), 40)
     prefix_dimensions(F, indices, weights)
@@ -472,7 +472,7 @@ def test_systems_of_prefixes_stay_inside_the_memory_budget(rng, gathered, monkey
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("budget", [5_000, 20_000])
 def test_gathered_atoms_stay_inside_the_memory_budget(rng, gathered, monkeypatch, ragged, budget):
-    monkeypatch.setattr(_array, "CHUNK_BYTES_CPU", budget)
+    monkeypatch.setattr(_chunks, "CHUNK_BYTES_CPU", budget)
     Y, F, indices, _ = problem(rng, n=120, d=16, p=40, k=40)
     weights = ragged_weights(rng, rng.integers(0, 41, 120), 40)
     project(Y, F, indices, weights, ragged=ragged)

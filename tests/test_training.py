@@ -62,7 +62,7 @@ def test_memory_maps_stay_on_disk_and_in_half_precision(big_map):
 
 
 def test_units_of_a_memory_map_read_slabs(big_map, rng, monkeypatch):
-    monkeypatch.setattr("skprojdict._array.SLAB_BYTES", 512 * 1024)
+    monkeypatch.setattr("skprojdict._chunks.SLAB_BYTES", 512 * 1024)
     random_state = np.random.RandomState(0)
     units, peak = peak_of(lambda: measure_units(big_map, big_map, n_sample=500, center="mean", rng=random_state))
     assert peak < 1_500_000

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import UndefinedMetricWarning
 
-from .._array import array_namespace, asarray_like, chunk_rows, device, is_numpy_namespace, to_numpy
+from .._array import array_namespace, asarray_like, device, is_numpy_namespace, to_numpy
+from .._chunks import chunk_rows
 
 # Rows of a table of cosines that are computed at once: 16384 atoms then need 64 MB, not 1 GB.
 BLOCK = 1024

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._array import array_namespace, asarray_like, chunk_rows, device, nonzero_rows, to_numpy, top_k
+from .._array import array_namespace, asarray_like, device, nonzero_rows, to_numpy, top_k
+from .._chunks import chunk_rows
 from . import _inputs
 from ._inputs import (
     fires,

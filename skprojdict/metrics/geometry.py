@@ -4,7 +4,8 @@
 import numpy as np
 from scipy import sparse
 
-from .._array import array_namespace, chunk_rows, top_k
+from .._array import array_namespace, top_k
+from .._chunks import chunk_rows
 from ..solvers import ridge
 from ..solvers.penalties import dimension_estimate
 from . import _inputs

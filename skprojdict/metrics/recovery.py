@@ -4,7 +4,8 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .._array import array_namespace, asarray_like, chunk_rows, to_numpy
+from .._array import array_namespace, asarray_like, to_numpy
+from .._chunks import chunk_rows
 from . import _inputs
 from ._inputs import pair_of_dictionaries, unit_rows
 

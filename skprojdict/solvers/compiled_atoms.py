@@ -6,7 +6,8 @@ Each stands for code of the caller's own, which serves other devices and install
 
 import numpy as np
 
-from .._array import array_namespace, for_kernels, has_numba, in_numpy_memory, to_numpy, uninitialised
+from .._array import array_namespace, for_kernels, has_numba, in_numpy_memory, to_numpy
+from .._memory import uninitialised
 from ..kernels.threads import over_rows
 
 # Numbers of a matrix from which on compiling, or loading what was compiled, is earned back.

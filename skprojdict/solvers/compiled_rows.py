@@ -5,15 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._array import (
-    array_namespace,
-    asarray_like,
-    for_kernels,
-    has_numba,
-    in_numpy_memory,
-    put_rows,
-    uninitialised,
-)
+from .._array import array_namespace, asarray_like, for_kernels, has_numba, in_numpy_memory, put_rows
+from .._memory import uninitialised
 from ..kernels.threads import over_rows
 
 # Multiplications of a call's Gram matrices from which on compiling, or loading what was compiled, is earned back.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Backward elimination: which of many candidate atoms explain a row best."""
 
-from .._array import add_to_diagonal, array_namespace, cho_inverse, cholesky, chunk_rows, device, take_along_rows
+from .._array import add_to_diagonal, array_namespace, cho_inverse, cholesky, device, take_along_rows
+from .._chunks import chunk_rows
 from .compiled_rows import compiled_pays, ranking_compiled
 from .ridge import map_rows
 from .systems import gram, inner

@@ -14,10 +14,8 @@ from skprojdict._array import (
     asarray_like,
     cho_solve,
     cholesky,
-    chunk_rows,
     device,
     for_kernels,
-    gather_rows,
     has_numba,
     in_numpy_memory,
     is_numpy_namespace,
@@ -27,6 +25,8 @@ from skprojdict._array import (
     supported_float_dtypes,
     to_numpy,
 )
+from skprojdict._chunks import chunk_rows
+from skprojdict._memory import gather_rows
 
 __all__ = [
     "StreamingStatistics",

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 from skprojdict._array import (
     array_namespace,
-    chunk_rows,
     device,
-    gather_rows,
     has_numba,
     in_numpy_memory,
     is_torch_namespace,
@@ -16,6 +14,8 @@ from skprojdict._array import (
     take_along_rows,
     top_k,
 )
+from skprojdict._chunks import chunk_rows
+from skprojdict._memory import gather_rows
 
 __all__ = ["SparseCodes", "orthogonal_matching_pursuit"]
 

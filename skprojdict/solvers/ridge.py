@@ -6,16 +6,9 @@ The formulas are in ``systems``; this file gathers the atoms, chunk by chunk, so
 
 from typing import Any, NamedTuple
 
-from .._array import (
-    array_namespace,
-    cholesky,
-    device,
-    gather_room,
-    gather_rows,
-    map_chunks,
-    rows_a_chunk,
-    smaller_chunk,
-)
+from .._array import array_namespace, cholesky, device
+from .._chunks import map_chunks, rows_a_chunk, smaller_chunk
+from .._memory import gather_room, gather_rows
 from .compiled_rows import compiled_pays, products_compiled, project_compiled
 from .nonnegative import nonnegative_coefficients
 from .systems import combine, factorise, inner, safe_pivots, scaled_gram

@@ -3,15 +3,9 @@
 
 from typing import Any, NamedTuple
 
-from .._array import (
-    affine,
-    array_namespace,
-    chunk_rows,
-    is_torch_namespace,
-    take_along_rows,
-    top_k,
-    uninitialised,
-)
+from .._array import array_namespace, is_torch_namespace, take_along_rows, top_k
+from .._chunks import chunk_rows
+from .._memory import affine, uninitialised
 from .compiled_rows import rescored_compiled, rescoring_pays
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products

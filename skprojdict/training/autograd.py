@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from .._array import uninitialised
+from .._memory import uninitialised
 from ..solvers.compiled_atoms import passes_pay, sum_outer_products
 from ..solvers.ridge import map_rows, project, sampled_products
 from ..solvers.systems import combine, factorise, gram, inner

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from .._array import memory_from
+from .._memory import memory_from
 from .arena import Arena
 from .distributed import Ranks
 from .spare import SpareWeights

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from sklearn.utils.random import sample_without_replacement
 
-from .._array import array_namespace, asarray_like, is_numpy_namespace, slabs, to_numpy, to_torch
+from .._array import array_namespace, asarray_like, is_numpy_namespace, to_numpy, to_torch
+from .._chunks import slabs
 from ..solvers.initial import geometric_median, linear_map
 from ..sources import DaskRows, RowSource, forward
 from ..sources.ahead import SLAB_BYTES

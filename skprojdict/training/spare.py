@@ -3,7 +3,7 @@
 
 import torch
 
-from .._array import chunk_rows
+from .._chunks import chunk_rows
 from .weights import Weights
 
 WHOLE = {torch.float32: torch.int16, torch.float64: torch.int32}

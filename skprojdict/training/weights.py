@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from .._array import chunk_rows
+from .._chunks import chunk_rows
 from ..solvers.compiled_atoms import normalise, passes_pay, straighten
 from ..solvers.select import score_all
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..._array import uninitialised
+from ..._memory import uninitialised
 from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimate, precisions
 from ...solvers.propose import n_telling
 from ...solvers.refine import choose, settled
