@@ -5,7 +5,6 @@ import math
 import os
 import warnings
 from abc import abstractmethod
-from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,9 +14,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._array import array_namespace, check_same_namespace, device, from_torch, to_numpy
+from ._array import array_namespace, check_same_namespace, device, to_numpy
 from ._base import SAMPLE_ROWS, _Patience
 from ._exchange import _ExchangeDictionary
+from ._fitted import attributes_of, check_parts, forget_parts, weights_of
 from ._progress import COUNTED, Progress, check_identity, found_checkpoint, identity, restore, save_checkpoint
 from ._validation import (
     check_initial_components,
@@ -35,23 +35,6 @@ from .solvers.select import score_all
 from .sources import ReadAhead, RowSource, ShuffledRows, as_source, is_source, open_rows, prototype
 
 STEPS_PER_ITERATION = 100
-# Fitted attributes that only some forms have, by the part of the weights that they belong to.
-OPTIONAL_PARTS = {
-    "tied": ("encoder_gain_",),
-    "metric": ("encoder_metric_",),
-    "importance": ("importance_gain_",),
-    "threshold": ("threshold_",),
-    "removal_threshold": ("removal_threshold_", "n_nonzero_coefs_"),
-    "head": ("coef_components_", "coef_bias_"),
-    "thresholds": ("thresholds_",),
-    "gated": ("magnitude_log_gain_", "magnitude_bias_"),
-    "alpha": ("alpha_",),
-    "head_scale": ("coef_scale_",),
-    "surrogate": ("surrogate_components_", "surrogate_bias_"),
-    "skip": ("skip_components_",),
-}
-SCALARS = ("importance_gain", "threshold", "removal_threshold", "alpha")
-ARRAYS = ("encoder_gain", "encoder_metric", "thresholds", "magnitude_log_gain", "magnitude_bias")
 
 _CONSTRAINTS = {
     "n_components": [None, Interval(Integral, 1, None, closed="left")],
@@ -296,7 +279,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
         check_identity(header, identity(self, X, Y))
         weights = weights_from(arrays, "weights", self._device(X))
-        self._forget_parts()
+        forget_parts(self)
         for name in COUNTED:
             setattr(self, name, header["fitted"][name])
         like = weights.components
@@ -338,7 +321,7 @@ class _NeuralDictionary(_ExchangeDictionary):
             self.history_ = {name: [] for name in ("step", "loss", "fvu", "learning_rate", "n_dead")}
         else:
             self._check_form()
-            weights = self._fitted_weights(dtype, where)
+            weights = weights_of(self, dtype, where)
         trainer = self._trainer_of(weights, k)
         if not fresh:
             trainer.dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
@@ -372,7 +355,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _set_units(self, units):
         """Forget an earlier fit and take on the units of this one."""
-        self._forget_parts()
+        forget_parts(self)
         if units.scale_out == 0:
             warnings.warn(
                 "every row to reconstruct is the same: there is no variance to explain, and the atoms are arbitrary.",
@@ -477,43 +460,9 @@ class _NeuralDictionary(_ExchangeDictionary):
     # ---- between fitted attributes and weights
 
     def _fitted_attributes(self, trainer, like, *, copy=True):
-        """Fitted arrays in the namespace and on the device of ``like``, in the units of the data.
-
-        Without a ``copy`` some of them are the weights themselves, which must then change no more.
-        """
-        weights = trainer.weights.clone() if copy else trainer.weights.detached()
-        rows, gain = weights.encoder_rows()
-        encoder = rows if gain is None else rows * gain[:, None]
-        if weights.encoder_metric is not None:
-            encoder = encoder @ weights.encoder_metric
-        single = weights.input_mean is None
-        arrays = {
-            "components_": weights.components,
-            "mean_": weights.mean * self.scale_,
-            "encoder_components_": encoder,
-            "encoder_bias_": weights.bias,
-            "encoder_mean_": (weights.mean if single else weights.input_mean) * self.encoder_scale_,
-            "n_activations_": trainer.dead.activations.clone(),
-        }
-        if weights.head is not None:
-            arrays |= {"coef_components_": weights.head, "coef_bias_": weights.head_bias}
-        arrays |= {f"{name}_": getattr(weights, name) for name in ARRAYS if getattr(weights, name) is not None}
-        if weights.head_scale is not None:
-            arrays["coef_scale_"] = weights.head_scale
-        slope = self.scale_ / self.encoder_scale_
-        if weights.surrogate is not None:
-            arrays["surrogate_components_"] = weights.surrogate * slope
-            arrays["surrogate_bias_"] = weights.surrogate_bias * self.scale_
-        if weights.skip is not None:
-            arrays["skip_components_"] = weights.skip * slope
-        like = prototype(like)
-        attributes = {name: from_torch(tensor, like) for name, tensor in arrays.items()}
-        for name in SCALARS:
-            value = getattr(weights, name)
-            if value is not None:
-                attributes[f"{name}_"] = float(value)
+        attributes = attributes_of(trainer, like, scale=self.scale_, encoder_scale=self.encoder_scale_, copy=copy)
         if self._parts().get("removal_threshold"):
-            shape = weights.components.shape
+            shape = trainer.weights.components.shape
             attributes["n_nonzero_coefs_"] = resolve_n_nonzero(self.n_nonzero_coefs, *shape, warn=False)
         return attributes
 
@@ -521,54 +470,9 @@ class _NeuralDictionary(_ExchangeDictionary):
         for name, value in self._fitted_attributes(trainer, like, copy=copy).items():
             setattr(self, name, value)
 
-    def _forget_parts(self):
-        """Drop optional attributes of an earlier fit, which a form without them would mistake for its own."""
-        for name in chain(*OPTIONAL_PARTS.values()):
-            if hasattr(self, name):
-                delattr(self, name)
-
     def _check_form(self):
-        """Refuse to go on training a form that the fitted weights are not of."""
-        parts = self._parts()
-        for part, (name, *_) in OPTIONAL_PARTS.items():
-            if part in self._optional:
-                continue
-            if (parts.get(part, False) is not False) != hasattr(self, name):
-                raise ValueError(
-                    f"the fitted dictionary {'has' if hasattr(self, name) else 'lacks'} {name}, which does not "
-                    "go with the parameters as they are now. Set tied, target, predict_mode, skip, penalty and "
-                    "selection as at the first fit, or fit anew with warm_start=False."
-                )
-
-    def _fitted_weights(self, dtype, where):
-        """The weights that the fitted attributes came from."""
-        import torch
-
-        from .training.weights import Weights
-
-        def tensor(values):
-            rows_first = np.array(to_numpy(values), dtype=np.float64, order="C")  # as kernels need it, and sums round
-            return torch.as_tensor(rows_first).to(where, dtype)
-
-        optional = {name: tensor(getattr(self, f"{name}_")) for name in SCALARS + ARRAYS if hasattr(self, f"{name}_")}
-        if hasattr(self, "coef_components_"):
-            optional |= {"head": tensor(self.coef_components_), "head_bias": tensor(self.coef_bias_)}
-        if hasattr(self, "coef_scale_"):
-            optional["head_scale"] = tensor(self.coef_scale_)
-        slope = self.scale_ / self.encoder_scale_
-        if hasattr(self, "surrogate_components_"):
-            optional["surrogate"] = tensor(self.surrogate_components_) / slope
-            optional["surrogate_bias"] = tensor(self.surrogate_bias_) / self.scale_
-        if hasattr(self, "skip_components_"):
-            optional["skip"] = tensor(self.skip_components_) / slope
-        return Weights(
-            components=tensor(self.components_),
-            mean=tensor(self.mean_) / self.scale_,
-            bias=tensor(self.encoder_bias_),
-            encoder=None if "encoder_gain" in optional else tensor(self.encoder_components_),
-            input_mean=None if self.target == "X" else tensor(self.encoder_mean_) / self.encoder_scale_,
-            **optional,
-        )
+        """Refuse to go on with a form that the fitted weights are not of."""
+        check_parts(self, self._parts(), self._optional)
 
     # ---- coding
 
