@@ -22,6 +22,8 @@ import _report  # noqa: E402
 import fidelity  # noqa: E402
 from _methods import OURS, PEERS, chosen, peer  # noqa: E402
 
+from skprojdict import ProjectiveDictionaryLearning  # noqa: E402
+
 
 class RecordedCells(_cells.Cells):
     """Cells whose fits are a formula: FVU 1 + (log2 of the rate over the best one)^2."""
@@ -259,3 +261,20 @@ def test_a_peer_without_rates_is_not_tuned(tmp_path, rows):
     plan.run([plain], lambda spec, cell: None)
     assert {spec["arguments"]["learning_rate"] for spec in plan.cells.ran} == {None}
     assert plan.best_rate(plain) is None
+
+
+def test_coders_with_k_atoms_a_row_of_the_rows_that_they_see():
+    """As BatchTopK's batches have it; the model's own threshold is left as it was."""
+    from _ours import on_average  # which compiles kernels
+
+    rng = np.random.default_rng(0)
+    X = (rng.random((1500, 64)) < 0.08) * rng.standard_normal((1500, 64)) @ rng.standard_normal((64, 32))
+    model = ProjectiveDictionaryLearning(64, n_nonzero_coefs=4, max_steps=30, random_state=0).fit(X)
+    learnt, shifted = model.removal_threshold_, X + rng.standard_normal(X.shape)
+    encode = on_average(model, 4, model.transform)
+    np.testing.assert_array_equal(encode(shifted[:64]), model.transform(shifted[:64]))  # warms up
+    number = (encode(shifted) != 0).sum() / len(shifted)
+    assert number == pytest.approx(4, abs=0.01)
+    assert abs((model.transform(shifted) != 0).sum() / len(shifted) - 4) > abs(number - 4)
+    assert model.removal_threshold_ == learnt
+    np.testing.assert_allclose(encode(shifted[:100]), encode(shifted)[:100], atol=1e-9)  # it has settled
