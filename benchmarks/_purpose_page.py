@@ -315,8 +315,8 @@ def purpose_3(found, rows):
         title,
         "Projecting on the selected features explains more variance than adding them up, at the same number of them.",
         "Rows whose features are known: a tree of twenty features in twenty and in twelve dimensions, fifty correlated "
-        "ones, 256 with a hierarchy in 64 dimensions; real activations where `--data` gave them. The same k, rows and "
-        "steps for all.",
+        "ones, 256 with a hierarchy in 64 dimensions; real activations where `--data` gave them. The same k "
+        "(projections have it on average), rows and steps for all.",
         "The honest baseline is a TopK autoencoder re-solved by least squares on its own support. Better selection "
         'must not cost the truth, or it only fits the noise of superposition: MCC and F1 stand beside, and "truth is '
         'lost" where one of them falls by more than 0.01. OMP: greedy pursuit on the same dictionary. Other '
