@@ -25,7 +25,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     Minimises, over unit-norm atoms f_j, encoder rows E_j, biases b_j and the centre mu, the mean over rows x of
     ``|| y - y_hat ||^2`` plus what trains the encoder, with y = x - mu and::
 
-        e = E (x - mu) + b ,   S = the k largest positive scores ,   lambda_j = alpha phi(e_j)
+        e = E (x - mu) + b ,   S among the largest positive scores ,   lambda_j = alpha phi(e_j)
         beta = argmin  || y - sum_{j in S} beta_j f_j ||^2 + sum_{j in S} lambda_j beta_j^2
         y_hat = sum_{j in S} beta_j f_j
 
