@@ -193,7 +193,7 @@ class _BaseDictionary(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tra
 
     @property
     def _k(self):
-        """Atoms a row at most, from the parameter as it is now: it may change between fit and transform."""
+        """Atoms a row, from the parameter as it is now: it may change between fit and transform."""
         return resolve_n_nonzero(self.n_nonzero_coefs, *self.components_.shape, warn=False)
 
     @property

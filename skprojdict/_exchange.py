@@ -43,7 +43,8 @@ class _ExchangeDictionary(_SecondViewDictionary):
         """A fitted estimator with the weights of a sparse autoencoder from SAELens, sparsify or dictionary_learning.
 
         A projective dictionary takes over what the autoencoder selects and solves for the coefficients by itself;
-        ``candidate_factor=1`` keeps its support to the letter, the default looks at twice as many features. The other
+        ``candidate_factor=1`` keeps its support to the letter, the default looks at twice as many features. Rows have
+        at most as many as the autoencoder's, until training that goes on learns a threshold for their mean. The other
         estimators compute what an autoencoder of their kind does.
 
         Parameters

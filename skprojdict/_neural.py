@@ -76,6 +76,12 @@ class _NeuralDictionary(_ExchangeDictionary):
     def _coding(self, k):
         """How rows are coded in training, where that is more than the weights say; None: it is not."""
 
+    def _suit(self, weights, k, views, n, *, new=False):
+        """Bring weights that training goes on with to parameters that have changed, in place.
+
+        By some of the n rows of ``views``; parts may be added where the weights are ``new``, and no trainer's yet.
+        """
+
     @abstractmethod
     def _parts(self):
         """Optional parts of the weights that the form has: keywords of :func:`fresh_weights`. False: not this one."""
@@ -229,7 +235,9 @@ class _NeuralDictionary(_ExchangeDictionary):
         trainer.loss, trainer.learning_rate = self._loss(p, d, self._k), self._peak_rate(p)
         trainer.dead.dead_after = self._dead_after(p, self._k)
         like = trainer.weights.components
-        return trainer, Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+        views = Views(X, Y, self.encoder_scale_, self.scale_, like.dtype, like.device)
+        self._suit(trainer.weights, self._k, views, X.shape[0])
+        return trainer, views
 
     def _revived(self, X):
         """The trainer that was pickled or saved as plain arrays."""
@@ -322,10 +330,13 @@ class _NeuralDictionary(_ExchangeDictionary):
         else:
             self._check_form()
             weights = weights_of(self, dtype, where)
+        views = Views(X, Y, self.encoder_scale_, self.scale_, dtype, where)
+        if not fresh:
+            self._suit(weights, k, views, X.shape[0], new=True)
         trainer = self._trainer_of(weights, k)
         if not fresh:
             trainer.dead.activations += torch.as_tensor(to_numpy(self.n_activations_)).to(where)
-        return trainer, Views(X, Y, self.encoder_scale_, self.scale_, dtype, where), rng
+        return trainer, views, rng
 
     def _fresh_weights(self, X, Y, n_components, k, rng, ranks, **kind):
         """Weights to start from, and the units; the sample that both are made of ends here."""
@@ -461,7 +472,7 @@ class _NeuralDictionary(_ExchangeDictionary):
 
     def _fitted_attributes(self, trainer, like, *, copy=True):
         attributes = attributes_of(trainer, like, scale=self.scale_, encoder_scale=self.encoder_scale_, copy=copy)
-        if self._parts().get("removal_threshold"):
+        if self._parts().get("removal_threshold") and "removal_threshold_" in attributes:
             shape = trainer.weights.components.shape
             attributes["n_nonzero_coefs_"] = resolve_n_nonzero(self.n_nonzero_coefs, *shape, warn=False)
         return attributes

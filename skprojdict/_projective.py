@@ -65,8 +65,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     selection : {"auto", "adaptive", "top_k", "budget", "threshold"}, default="auto"
         "adaptive": k on average, between a quarter of k and one and a half times k. Of a row's candidates those go, one
         after the other, whose absence raises the squared error too little beside what the row leaves over; how little
-        that is, a threshold says that fit learns (``removal_threshold_``). Where ``n_nonzero_coefs`` is changed after
-        fit, each row has that many at most. For ``target="X"`` only. "top_k": k at most, and k wherever there are so
+        that is, a threshold says that fit learns (``removal_threshold_``). The mean is that of the training rows and of
+        the coder as it was then; where ``n_nonzero_coefs`` is changed after fit, each row has that many at most. For
+        ``target="X"`` only. "top_k": k at most, and k wherever there are so
         many positive scores. "auto": "adaptive" where there is a number of coefficients, candidates to choose from and
         a target to choose by, else "top_k". "budget": of the k best, as many as fit ``dimension_budget`` effective
         dimensions. "threshold": every score above a threshold learned at fit, k on average.
@@ -177,8 +178,9 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Learned threshold of ``selection="threshold"``.
     removal_threshold_, n_nonzero_coefs_ : float, int
         Of the adaptive selection: an atom stays where the squared error of its row would rise by more than
-        ``removal_threshold_**2`` times the norm of what all candidates leave over, in units where the mean centred row
-        has norm 1; and the mean number of atoms a row that this was learned for.
+        ``removal_threshold_**2`` times the norm of what all candidates leave over (with the ridge penalty of 0.01 that
+        the elimination has), in units where the mean centred row has norm 1; and the mean number of atoms a row that
+        this was learned for.
     coef_components_, coef_bias_ : arrays of shape (n_components, n_features), (n_components,)
         With ``predict_mode="regressed"``: coefficients are predicted as
         ``scale_ * ((X - encoder_mean_) / encoder_scale_ @ coef_components_.T + coef_bias_)``.
@@ -392,8 +394,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     def _fitted_selection(self):
         """The rule at transform: a threshold holds for the number of atoms that it was learned for."""
         rule = self._selection
-        known = hasattr(self, "removal_threshold_") and self.n_nonzero_coefs_ == self._k
-        return "top_k" if rule == "adaptive" and not known else rule
+        return "top_k" if rule == "adaptive" and getattr(self, "n_nonzero_coefs_", None) != self._k else rule
 
     @property
     def _threshold(self):
@@ -402,6 +403,16 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     @property
     def _coder(self):
         return self._coding(self._k, self._fitted_selection)
+
+    def _suit(self, weights, k, views, n, *, new=False):
+        """A threshold is for one mean: for another, or after training by another rule, it is found anew."""
+        if self._selection != "adaptive":
+            if hasattr(self, "n_nonzero_coefs_"):
+                del self.n_nonzero_coefs_
+        elif getattr(self, "n_nonzero_coefs_", None) != k and (new or weights.removal_threshold is not None):
+            from .training.start import some_of, start_removal
+
+            start_removal(weights, weights.centred(*views.take(some_of(n)))[1], self._coding(k))
 
     def _coding(self, k, selection=None):
         """Keywords of :func:`choose_support`: the one description of the coder, at fit and at transform."""

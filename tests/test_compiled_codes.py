@@ -200,6 +200,21 @@ def test_degenerate_rows(switch, dtype, options):
         assert errors[1] <= errors[0] * 1.2
 
 
+@pytest.mark.parametrize("penalty", ["exact", "inverse_square"])
+@pytest.mark.parametrize("size", [1e-15, 1e20])
+def test_the_number_of_atoms_of_huge_and_tiny_rows(switch, penalty, size):
+    """Squares of such rows overflow or vanish in single precision, and then kernels hand them on."""
+    scores, Y, F = problem(dtype=np.float32)
+    Y[::5] *= np.float32(size)
+    options = coding(selection="adaptive", threshold=0.4, penalty=penalty, candidate_factor=2.0)
+    counts = []
+    for compiled in (False, True):
+        switch(compiled)
+        counts.append(np.asarray(refine.choose_support(scores, Y, F, **options).active).sum(axis=1))
+    assert_array_equal(*counts)
+    assert np.unique(counts[0]).size > 3
+
+
 @pytest.mark.parametrize("n_threads", [2, 5])
 def test_threads_and_layouts_do_not_change_the_result(n_threads, switch, monkeypatch):
     switch(True)

@@ -238,10 +238,48 @@ def test_a_threshold_holds_for_the_number_of_atoms_that_it_was_learned_for():
     assert (model.set_params(selection="top_k").transform(X) != 0).sum(axis=1).max() == 4
     model.set_params(selection="auto", candidate_factor=1.0)
     assert (model.transform(X) != 0).sum(axis=1).max() == 4
-    # Training goes on with the new number, and so does the threshold.
-    model.set_params(n_nonzero_coefs=6, candidate_factor=2.0, warm_start=True).fit(X)
-    assert model.n_nonzero_coefs_ == 6
-    assert (model.transform(X) != 0).sum(axis=1).mean() == pytest.approx(6, abs=0.4)
+
+
+@pytest.mark.parametrize("k", [2, 6])
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_training_that_goes_on_with_another_mean_finds_its_threshold_at_once(k, way):
+    X, _ = varying(600)
+    model = P(48, n_nonzero_coefs=4, max_steps=30, random_state=0)
+    model = model.fit(X) if way == "warm_start" else model.partial_fit(X)
+    model.set_params(n_nonzero_coefs=k)
+    model = model.set_params(warm_start=True, max_steps=1).fit(X) if way == "warm_start" else model.partial_fit(X)
+    assert model.n_nonzero_coefs_ == k
+    assert (model.transform(X) != 0).sum(axis=1).mean() == pytest.approx(k, rel=0.12)
+
+
+def test_a_threshold_ends_with_training_by_another_rule():
+    X, _ = varying(600)
+    model = P(48, n_nonzero_coefs=4, max_steps=30, random_state=0, warm_start=True).fit(X)
+    model.set_params(selection="top_k").fit(X)
+    assert not hasattr(model, "n_nonzero_coefs_")
+    assert (model.set_params(selection="auto").transform(X) != 0).sum(axis=1).max() == 4
+    model.set_params(max_steps=1).fit(X)
+    assert model.n_nonzero_coefs_ == 4
+    assert (model.transform(X) != 0).sum(axis=1).mean() == pytest.approx(4, rel=0.1)
+    # A dictionary that never had one gets one where training goes on.
+    plain = P(48, n_nonzero_coefs=4, candidate_factor=1.0, max_steps=30, random_state=0, warm_start=True).fit(X)
+    plain.set_params(candidate_factor=2.0).fit(X)
+    assert (plain.transform(X) != 0).sum(axis=1).max() == 6
+
+
+def test_the_threshold_starts_from_rows_of_all_over():
+    X, _ = varying(3000)
+    X[:300] = X.mean(axis=0)
+    model = P(48, n_nonzero_coefs=4, max_steps=5, random_state=0).fit(X)
+    assert (model.transform(X[300:]) != 0).sum(axis=1).mean() == pytest.approx(4, abs=0.6)
+
+
+def test_files_whose_threshold_is_for_nobody_knows_which_mean():
+    X, _ = varying(300)
+    model = P(48, n_nonzero_coefs=4, max_steps=30, random_state=0).fit(X)
+    del model.n_nonzero_coefs_  # as versions before the one that wrote it
+    assert (model.transform(X) != 0).sum(axis=1).max() == 4
+    assert (model.partial_fit(X).transform(X) != 0).sum(axis=1).max() == 6
 
 
 def test_harder_rows_have_to_offer_more_for_an_atom():

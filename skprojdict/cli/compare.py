@@ -115,8 +115,8 @@ def compare(options):
             say(f"coding {test.shape[0]} held-out rows with {name}, k={each}")
             methods[each].append(Method(name, model, seconds, evaluate(model, test)))
     print(f"{source}: {train.shape[0]} training rows, {test.shape[0]} held out, {train.shape[1]} columns")
-    mean = ", on average where rows may differ" if {"projective", "relu", "jumprelu", "gated"} & set(wanted) else ""
-    print(f"{p} atoms, at most {k} nonzero coefficients a row{mean}, {steps} steps, seed {options.seed}\n")
+    mean = "; on average where rows may differ" if {"projective", "relu", "jumprelu", "gated"} & set(wanted) else ""
+    print(f"{p} atoms, {k} nonzero coefficients a row (at most{mean}), {steps} steps, seed {options.seed}\n")
     print(_table(methods[k]), end="\n\n")
     ours = [method for method in methods[k] if not isinstance(method.model, ClassicalDictionary)]
     # An error that was bought with more atoms than asked for has won nothing.

@@ -385,7 +385,7 @@ def eliminate(room, m, n_left, most, tiny, limit):
         beta[u], diagonal[u] = A[whole, u], max(-A[u, u], tiny)
     for u in range(m, wide):
         beta[u], diagonal[u], row[u] = infinity, 1, 0
-    bar = limit * np.sqrt(np.sqrt(max(_minimum(room, m), tiny)))
+    bar = limit * np.sqrt(_root_error(room, m, tiny))
     low = filled(infinity)
     for j in range(0, wide, lanes):
         now = quotient(load(beta, j), root(load(diagonal, j)))
@@ -429,14 +429,18 @@ def eliminate(room, m, n_left, most, tiny, limit):
 
 
 @_inner
-def _minimum(room, m):
-    """What the solution of the swept system of m atoms leaves over of the squared target, with the penalty."""
-    error, beta = room.b.dtype.type(0), room.A[padded(m, BLOCK)]
+def _root_error(room, m, tiny):
+    """Root of the minimum, with the penalty, that the solution of the swept system of m atoms reaches.
+
+    In double precision: squares of large and small rows overflow or vanish in single.
+    """
+    beta, error = room.A[padded(m, BLOCK)], np.float64(0)
     for a in range(room.y.shape[0]):
-        error += room.y[a] * room.y[a]
+        error += np.float64(room.y[a]) * np.float64(room.y[a])
+    floor = error * tiny
     for u in range(m):
-        error -= room.b[u] * beta[u]
-    return error
+        error -= np.float64(room.b[u]) * np.float64(beta[u])
+    return room.y.dtype.type(np.sqrt(max(error, floor)) if floor > 0 else 1)
 
 
 @_inner

@@ -136,7 +136,7 @@ model = load(hf_hub_download(REPOSITORY, "{MODEL}"))
 
 def _label_of_k(estimator):
     """What k means: rows of a form with thresholds may have more."""
-    rule = getattr(estimator, "_selection", getattr(estimator, "selection", None))
+    rule = getattr(estimator, "_fitted_selection", getattr(estimator, "selection", None))
     mean = getattr(estimator, "_k_is_a_mean", False) or rule in (
         "adaptive",
         "batch",

@@ -63,8 +63,8 @@ class FidelitySparsityDisplay:
         y : array of shape (n_samples, n_targets), default=None
             What the codes reconstruct, for an estimator with a second view. None: ``X``.
         n_nonzero_coefs : sequence of int, default=None
-            Ask the same fitted dictionary for so many coefficients, one after the other; the estimator itself stays as
-            it is. None: as it was fitted.
+            Ask the same fitted dictionary for so many coefficients a row, one after the other (at most: a mean is
+            learned for one number alone). The estimator itself stays as it is. None: as it was fitted.
         name : str, default=None
             Name of the line. None takes the class name.
         metric : {"fvu", "explained_variance"}, default="fvu"
@@ -99,8 +99,8 @@ class FidelitySparsityDisplay:
         names : sequence of str, default=None
             Method of each estimator. None takes the class names.
         n_nonzero_coefs : sequence of int, default=None
-            Ask each fitted dictionary for so many coefficients, one after the other; the estimators themselves stay as
-            they are. None: as they were fitted.
+            Ask each fitted dictionary for so many coefficients a row, one after the other (at most: a mean is learned
+            for one number alone). The estimators themselves stay as they are. None: as they were fitted.
         metric : {"fvu", "explained_variance"}, default="fvu"
             What to draw.
         ax : matplotlib Axes, default=None
@@ -226,10 +226,17 @@ def _check_metric(metric):
 
 
 def _asked_for(estimator, n_nonzero_coefs):
-    """The fitted estimator with another number of coefficients, on the same arrays."""
+    """The fitted estimator with another number of coefficients, on the same arrays.
+
+    At every number by one rule: else the point of the fit, at which the adaptive selection knows its threshold, would
+    stand apart from the line.
+    """
     if n_nonzero_coefs is None:
         return estimator
-    return copy.copy(estimator).set_params(n_nonzero_coefs=int(n_nonzero_coefs))
+    asked = copy.copy(estimator).set_params(n_nonzero_coefs=int(n_nonzero_coefs))
+    if getattr(asked, "selection", None) in ("auto", "adaptive"):
+        asked.set_params(selection="top_k")
+    return asked
 
 
 def _judge(estimator, X, y):

@@ -8,7 +8,7 @@ from .penalties import SCORE_FREE, precisions
 from .propose import n_candidates, n_kept, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
 from .select import PRUNED, Support, fit_budget, keep_best, score_all
-from .systems import safe_pivots
+from .systems import row_norms, safe_pivots
 
 
 def weights_of(support, **penalty):
@@ -91,7 +91,7 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     precision = {"selection_dtype": selection_dtype, "chunk_size": solve.get("chunk_size", "auto")}
     correlation = score_all(Y - fit.reconstruction, components, None, n_exact=k, **precision)
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
-    size = xp.sqrt(xp.sum(Y * Y, axis=1)) + xp.sum(xp.abs(fit.coefs), axis=1)
+    size = row_norms(Y)[:, 0] + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
     given = support, scores, correlation, rounding
     n, width = support.indices.shape

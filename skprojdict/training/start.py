@@ -9,6 +9,9 @@ from .losses.batch import select_in_batch
 from .losses.projective import calibrate_removal
 from .weights import Weights, calibrate_importance
 
+# Rows by which the threshold of the adaptive selection starts; training steers it from there on.
+CALIBRATION_ROWS = 256
+
 
 def fresh_weights(
     inputs,
@@ -101,6 +104,17 @@ def fresh_weights(
         gain = calibrate_importance(weights, tensor(inputs[:1024]), k or max(1, targets.shape[1] // 10))
         weights.importance_gain = torch.full((), gain, dtype=dtype, device=device)
     if removal_threshold:
-        limit = calibrate_removal(weights, tensor(inputs[:256]), coding)  # training goes on from there
-        weights.removal_threshold = torch.full((), limit, dtype=dtype, device=device)
+        start_removal(weights, tensor(inputs[some_of(len(inputs))]), coding)
     return weights
+
+
+def some_of(n):
+    """Numbers of some of n rows, from all over: they may lie in an order."""
+    return np.unique(np.linspace(0, n - 1, min(n, CALIBRATION_ROWS)).astype(np.int64))
+
+
+def start_removal(weights, centred_inputs, coding):
+    """Set the threshold of the adaptive selection to what suits these rows; training goes on from there."""
+    if weights.removal_threshold is None:
+        weights.removal_threshold = weights.bias.detach().new_zeros(())
+    weights.removal_threshold.fill_(calibrate_removal(weights, centred_inputs, coding))
