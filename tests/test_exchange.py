@@ -513,6 +513,9 @@ def test_a_card_says_what_k_means_and_how_a_second_view_is_used(tmp_path):
         assert f"| Active atoms a row, mean aimed at in training | {K} |" in cards[name]
         assert "model.inverse_transform(codes)" in cards[name]
     assert f"| Active atoms a row, at most | {K} |" in cards["second"]
+    model = ProjectiveDictionaryLearning(**SMALL).fit(X).set_params(n_nonzero_coefs=K + 1)
+    save_for_hub(model, tmp_path / "other", data="Rows.", licence="mit", X=X)  # has no threshold for it
+    assert f"| Active atoms a row, at most | {K + 1} |" in (tmp_path / "other" / "README.md").read_text()
     assert "prediction = model.predict(X)" in cards["second"]
 
 

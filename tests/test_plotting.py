@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Displays compute once, draw often, and keep their artists."""
 
+import copy
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Bunch
 
-from skprojdict import MethodOfOptimalDirections, plotting
+from skprojdict import MethodOfOptimalDirections, ProjectiveDictionaryLearning, plotting
 from skprojdict.alignment import DistributedAlignmentSearch
 from skprojdict.datasets import make_sparse_features
 from skprojdict.metrics import nearest_cosines
@@ -131,6 +133,18 @@ def test_one_fitted_dictionary_is_asked_for_several_numbers_of_coefficients():
     assert (np.diff(display.fvu) < 0).all()
     assert_allclose(display.fvu[1], 1 - estimator.score(X))
     assert [line.get_label() for line in display.lines_] == ["mod"]
+
+
+def test_every_point_of_one_dictionary_has_at_most_its_number():
+    """Also that of the fit, for which alone it knows the threshold of a mean."""
+    _, X = small_fit()
+    model = ProjectiveDictionaryLearning(12, n_nonzero_coefs=2, max_steps=30, random_state=0).fit(X)
+    display = FidelitySparsityDisplay.from_estimator(model, X, n_nonzero_coefs=[1, 2, 3])
+    assert model.selection == "auto"
+    expected = 1 - copy.copy(model).set_params(selection="top_k").score(X)
+    assert_allclose(display.fvu[1], expected)
+    assert expected != pytest.approx(1 - model.score(X))
+    assert_allclose(FidelitySparsityDisplay.from_estimator(model, X).fvu[0], 1 - model.score(X))
 
 
 def test_a_grid_fits_a_clone_for_each_number():
