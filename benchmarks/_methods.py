@@ -33,7 +33,7 @@ OURS = (
     projective("ours-refined", "projective, n_refinements=1 at fit too", {"n_refinements": 1}),
     projective("ours-fixed", 'projective, selection="top_k"', {"selection": "top_k"}),
     projective("ours-metric", "tied in a learned metric", {"tied": "metric"}, omp_rows=OMP_ROWS),
-    projective("ours-tied", "tied, regressing", {"tied": True}),
+    projective("ours-tied", "tied, regressing", {"tied": True}, omp_rows=OMP_ROWS),
     topk(),
     projective("paper-4", "tied, exact (paper, section 4)", {"tied": True, **_LITERAL}),
     projective("paper-4-candidates", "tied, exact, 2 k candidates", {"tied": True, "encoder_loss": "penalty"}),
