@@ -8,8 +8,9 @@ A child feature implies its parent: every red thing has a colour. A sparse code 
 is child and parent in one, used where the child is on, and a parent's atom that stays silent there. Nothing in the
 reconstruction tells: the feature "coloured" then has a hole wherever a thing is red.
 
-Better selection finds more of the truth, and absorbs more. A penalty on the overlap of atoms that fire together pushes
-back.
+Here an autoencoder and a projective dictionary both absorb, at very different errors (where there are hundreds of
+features, better selection absorbs more: see the page on choosing parameters). A penalty on the overlap of atoms that
+fire together pushes back.
 """
 
 # %%

@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
-from skprojdict.metrics import fraction_of_variance_unexplained
+from skprojdict.metrics import fraction_of_variance_unexplained, l0
 from skprojdict.plotting import FeatureDensityDisplay, FidelitySparsityDisplay
 
 
@@ -63,7 +63,8 @@ resolved = np.zeros_like(X_test)
 for row, atoms in enumerate(selected):
     F = topk.components_[atoms]
     resolved[row] = np.linalg.lstsq(F.T, X_test[row] - topk.mean_, rcond=None)[0] @ F
-names = ["TopK", "its atoms,\nsolved for", "projective", "refined\nonce"]
+n_atoms = l0(projective.transform(X_test))
+names = ["TopK", "its atoms,\nsolved for", f"projective\n({n_atoms:.1f} a row)", "refined\nonce"]
 fvu = [
     1 - topk.score(X_test),
     fraction_of_variance_unexplained(X_test, resolved + topk.mean_),
@@ -76,7 +77,7 @@ figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
 bars = axes[0].bar(names, fvu, color=["0.75", "0.75", "C0", "C0"], edgecolor="black", hatch=["", "//", "", "//"])
 axes[0].bar_label(bars, fmt="%.3f")
 axes[0].set_ylabel("Fraction of variance unexplained (share)")
-axes[0].set_title("8 of 256 atoms a row, held out")
+axes[0].set_title("8 of 256 atoms a row of training, held out")
 FidelitySparsityDisplay.from_estimator(topk, X_test, n_nonzero_coefs=[2, 4, 8, 12, 16], name="TopK", ax=axes[1])
 FidelitySparsityDisplay.from_estimator(
     projective, X_test, n_nonzero_coefs=[2, 4, 8, 12, 16], name="projective", ax=axes[1]

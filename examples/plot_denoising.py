@@ -9,8 +9,9 @@ itself. Every patch is coded, and the reconstructions of all patches that cover 
 2006).
 
 Two ways to decide how many atoms a patch deserves: as many as bring its residual down to the level of the noise, which
-the pursuit of :class:`~skprojdict.MethodOfOptimalDirections` does with ``coder_tol``; or a fixed small number, which is
-all that the one-shot encoders of a TopK autoencoder and of a projective dictionary can do.
+the pursuit of :class:`~skprojdict.MethodOfOptimalDirections` does with ``coder_tol``; or a small number: the same for
+every patch in a TopK autoencoder, the same on average in a projective dictionary, where patches with more to explain
+get more.
 """
 
 # %%
@@ -71,7 +72,7 @@ for ax in axes.flat:
 plt.show()
 
 # %%
-# The pursuit that knows the noise wins: sky gets no atom at all, and roofs get many. Of the two that spend the same two
-# atoms everywhere, the projection is ahead.
+# The pursuit that knows the noise wins: sky gets no atom at all, and roofs get many. Of the two that have two atoms a
+# patch, everywhere or on average, the projection is ahead.
 for name, picture in restored.items():
     print(f"{name:30s} {psnr(picture):.2f} dB")
