@@ -471,11 +471,7 @@ class _NeuralDictionary(_ExchangeDictionary):
     # ---- between fitted attributes and weights
 
     def _fitted_attributes(self, trainer, like, *, copy=True):
-        attributes = attributes_of(trainer, like, scale=self.scale_, encoder_scale=self.encoder_scale_, copy=copy)
-        if self._parts().get("removal_threshold") and "removal_threshold_" in attributes:
-            shape = trainer.weights.components.shape
-            attributes["n_nonzero_coefs_"] = resolve_n_nonzero(self.n_nonzero_coefs, *shape, warn=False)
-        return attributes
+        return attributes_of(trainer, like, scale=self.scale_, encoder_scale=self.encoder_scale_, copy=copy)
 
     def _store(self, trainer, like, *, copy):
         for name, value in self._fitted_attributes(trainer, like, copy=copy).items():

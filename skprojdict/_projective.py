@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ._array import OnTensors, array_namespace
 from ._exchange import Taken
 from ._neural import _CONSTRAINTS, _NeuralDictionary
-from ._validation import check_choice, check_projective_options, resolve_prefixes
+from ._validation import check_choice, check_projective_options, resolve_n_nonzero, resolve_prefixes
 from .solvers.penalties import SCORE_FREE
 from .solvers.propose import n_candidates, n_telling
 from .solvers.refine import choose_support, code
@@ -67,10 +67,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         after the other, whose absence raises the squared error too little beside what the row leaves over; how little
         that is, a threshold says that fit learns (``removal_threshold_``). The mean is that of the training rows and of
         the coder as it was then; where ``n_nonzero_coefs`` is changed after fit, each row has that many at most. For
-        ``target="X"`` only. "top_k": k at most, and k wherever there are so
-        many positive scores. "auto": "adaptive" where there is a number of coefficients, candidates to choose from and
-        a target to choose by, else "top_k". "budget": of the k best, as many as fit ``dimension_budget`` effective
-        dimensions. "threshold": every score above a threshold learned at fit, k on average.
+        ``target="X"`` only. "top_k": k at most, and k wherever there are so many positive scores. "auto": "adaptive"
+        where there is a number of coefficients, candidates to choose from and a target to choose by, else "top_k".
+        "budget": of the k best, as many as fit ``dimension_budget`` effective dimensions. "threshold": every score
+        above a threshold learned at fit, k on average.
     dimension_budget : float, default=None
         Effective dimensions a row; for ``selection="budget"`` only.
     budget_measure : {"estimate", "exact"}, default="estimate"
@@ -399,6 +399,13 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
     @property
     def _threshold(self):
         return self.removal_threshold_ if self._fitted_selection == "adaptive" else super()._threshold
+
+    def _fitted_attributes(self, trainer, like, *, copy=True):
+        attributes = super()._fitted_attributes(trainer, like, copy=copy)
+        if self._selection == "adaptive" and "removal_threshold_" in attributes:
+            shape = trainer.weights.components.shape
+            attributes["n_nonzero_coefs_"] = resolve_n_nonzero(self.n_nonzero_coefs, *shape, warn=False)
+        return attributes
 
     @property
     def _coder(self):
