@@ -191,6 +191,10 @@ def add_to_diagonal(A, values):
         out = A.clone()
         xp.diagonal(out, dim1=-2, dim2=-1).add_(values)
         return out
+    if is_numpy_namespace(xp):
+        out = A.copy()
+        np.einsum("...ii->...i", out)[...] += values
+        return out
     eye = xp.eye(A.shape[-1], dtype=A.dtype, device=device(A))
     if isinstance(values, (int, float)):
         return A + values * eye

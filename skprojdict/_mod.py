@@ -95,8 +95,9 @@ class MethodOfOptimalDirections(_BaseDictionary):
     init : {"data", "random", "svd"}, array of shape (n_components, n_features) or callable, default="data"
         Starting atoms. A callable gets ``(rows, n_components, random_state)`` with centred, scaled sample rows.
     batch_size : int or "auto", default="auto"
-        Rows a step when streaming. "auto": as many as there are atoms, between 32 and 4096, where a step spends about
-        as long on the codes as on the atoms.
+        Rows a step when streaming. "auto": a sixteenth of all, but no fewer than there are atoms and no more than
+        twice as many, between 32 and 4096. Smaller batches learn more from a pass, and spend more time on atoms than on
+        codes.
     max_iter : int, default=20
         Passes over the rows.
     tol : float, default=0.0
@@ -419,7 +420,10 @@ class MethodOfOptimalDirections(_BaseDictionary):
 
     def _stream(self, learner, X, rng, last):
         """One pass in batches of random rows; the last, shorter batch of a pass is left out."""
-        size = min(4096, max(32, learner.components.shape[0])) if self.batch_size == "auto" else self.batch_size
+        size = self.batch_size
+        if size == "auto":
+            p = learner.components.shape[0]
+            size = min(4096, max(32, p, min(2 * p, X.shape[0] // 16)))
         n_steps = max(1, X.shape[0] // size)
         error = energy = 0.0
         n_rows = 0
