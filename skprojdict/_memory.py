@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._array import array_namespace, device, is_cupy_namespace, is_numpy_namespace, is_torch_namespace
+from ._array import array_namespace, device, is_torch_namespace
 
 # What lends memory for large results of torch on a CPU, as ``take(shape, dtype)``; None: the system.
 _lender: ContextVar[Any] = ContextVar("_lender", default=None)
@@ -46,27 +46,6 @@ def uninitialised(shape, like, dtype=None):
         memory = np.empty(shape, numpy_dtype) if lender is None else lender.take(shape, numpy_dtype)
         return torch.from_numpy(memory).view(dtype)
     return xp.empty(shape, dtype=dtype, device=device(like))
-
-
-def affine(X, matrix, shift):
-    """``X @ matrix.T + shift`` of rows X, without a second pass over the product where the library can.
-
-    A ``shift`` of None is 0.
-    """
-    xp = array_namespace(X)
-    graded = is_torch_namespace(xp) and xp.is_grad_enabled()
-    if is_torch_namespace(xp) and not (graded and any(t is not None and t.requires_grad for t in (X, matrix, shift))):
-        out = uninitialised((X.shape[0], matrix.shape[0]), X)
-        return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
-    if shift is None:
-        return X @ matrix.T
-    if is_torch_namespace(xp):
-        return xp.addmm(shift, X, matrix.T)
-    product = X @ matrix.T
-    if is_numpy_namespace(xp) or is_cupy_namespace(xp):
-        product += shift
-        return product
-    return product + shift
 
 
 def gather_rows(F, indices, out=None):

@@ -26,6 +26,7 @@ from ._validation import (
     check_tied,
     resolve_n_components,
     resolve_n_nonzero,
+    selection_dtypes,
     shape_kept,
     torch_device,
     validate_rows,
@@ -54,7 +55,7 @@ _CONSTRAINTS = {
     "tol": [Interval(Real, 0, None, closed="left")],
     "warm_start": ["boolean"],
     "device": "no_validation",  # torch is not loaded to look at a parameter; _device checks it
-    "selection_dtype": [None, StrOptions({"bfloat16", "float16"})],
+    "selection_dtype": [None, StrOptions({"auto", "bfloat16", "float16"})],
     "chunk_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "sparse_output": ["boolean"],
     "checkpoint_dir": [None, str, os.PathLike],
@@ -492,7 +493,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
         inputs = X - self.encoder_mean_
         inputs /= self.encoder_scale_  # in place: fresh memory costs more than the division
-        precision = {"selection_dtype": self.selection_dtype, "n_exact": n_exact, "chunk_size": self.chunk_size}
+        precision = {"selection_dtype": selection_dtypes(self)[1], "n_exact": n_exact, "chunk_size": self.chunk_size}
         return inputs, score_all(inputs, self.encoder_components_, self.encoder_bias_, **precision)
 
     def _validate_fitted(self, X, method):

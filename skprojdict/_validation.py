@@ -281,22 +281,34 @@ def check_mean_number(est):
         )
 
 
-def check_selection_dtype(est):
-    """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
-    if est.selection_dtype is None:
-        return
+def _every_score_decides(est):
+    """Parameters under which no known number of scores decides: ``(name, value, what it would have to be)``."""
     for name, value, wanted in (
         ("n_nonzero_coefs", est.n_nonzero_coefs, "a number or 'auto'"),
         ("selection", getattr(est, "selection", "top_k"), "'top_k', 'budget' or 'row'"),
         ("prefix_sizes", getattr(est, "prefix_sizes", None), "None"),
     ):
         ruled_out = {"n_nonzero_coefs": value is None, "selection": value in ("threshold", "batch")}
-        refused = ruled_out.get(name, value is not None)
-        if refused:
-            raise ValueError(
-                f"selection_dtype={est.selection_dtype!r} scores a known number of candidates again in full precision, "
-                f"which needs {name} to be {wanted}; got {name}={value!r}. Set selection_dtype=None."
-            )
+        if ruled_out.get(name, value is not None):
+            yield name, value, wanted
+
+
+def check_selection_dtype(est):
+    """Low-precision selection rescores a known number of candidates: refuse rules that have none."""
+    if est.selection_dtype in (None, "auto"):
+        return
+    for name, value, wanted in _every_score_decides(est):
+        raise ValueError(
+            f"selection_dtype={est.selection_dtype!r} scores a known number of candidates again in full precision, "
+            f"which needs {name} to be {wanted}; got {name}={value!r}. Set selection_dtype=None."
+        )
+
+
+def selection_dtypes(est):
+    """The ``selection_dtype`` of training and that of coding: "auto" leaves codes exact, and what it cannot serve."""
+    if est.selection_dtype != "auto":
+        return est.selection_dtype, est.selection_dtype
+    return (None if any(_every_score_decides(est)) else "auto"), None
 
 
 def resolve_prefixes(prefix_sizes, n_components, k):

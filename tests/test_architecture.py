@@ -15,7 +15,7 @@ import skprojdict
 
 PACKAGE = Path(skprojdict.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ARRAYS = ("_array", "_chunks", "_memory")
+ARRAYS = ("_array", "_chunks", "_memory", "_products")
 ARRAY_HELPERS = {"array_api_compat", "array_api_extra", "sklearn.utils._array_api"}
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skprojdict import TopKDictionaryLearning
-from skprojdict._memory import affine, memory_from, uninitialised
+from skprojdict._memory import memory_from, uninitialised
+from skprojdict._products import affine
 from skprojdict.training.arena import ALIGNMENT, Arena
 
 from .data import sparse_rows

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._array import array_namespace, asarray_like, for_kernels, has_numba, in_numpy_memory, put_rows
-from .._memory import uninitialised
 from ..kernels.threads import over_rows
 
 # Multiplications of a call's Gram matrices from which on compiling, or loading what was compiled, is earned back.
@@ -88,9 +87,8 @@ def rescoring_pays(low, inputs, encoder, n_again):
     return compiled_pays(encoder, low.shape[0], n_again)
 
 
-def rescored_compiled(low, inputs, encoder, bias, n_again):
-    """Scores from products in bfloat16, the ``n_again`` best of each row computed again; the others are smaller."""
-    scores = uninitialised(low.shape, inputs)
+def rescore_compiled(low, inputs, encoder, bias, n_again, scores):
+    """Write scores from products in bfloat16, the ``n_again`` best of each row computed again; others are smaller."""
     rows, atoms, shift, values, halves = for_kernels(
         inputs, encoder, bias, scores, low.view(array_namespace(low).int16)
     )
@@ -102,7 +100,6 @@ def rescored_compiled(low, inputs, encoder, bias, n_again):
         rescore_rows(rows[part], atoms, shift, halves[part], n_again, best, values[part])
 
     over_rows(work, rows.shape[0])
-    return scores
 
 
 class Codes(NamedTuple):

@@ -3,10 +3,11 @@
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, is_torch_namespace, take_along_rows, top_k
+from .._array import array_namespace, has_numba, is_torch_namespace, on_cpu, take_along_rows, top_k
 from .._chunks import chunk_rows
-from .._memory import affine, uninitialised
-from .compiled_rows import rescored_compiled, rescoring_pays
+from .._memory import uninitialised
+from .._products import affine, multiplies_bfloat16
+from .compiled_rows import rescore_compiled, rescoring_pays
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products
 
@@ -25,6 +26,36 @@ class Support(NamedTuple):
     scores: Any
     active: Any
     added: Any = None
+
+
+# Atoms in low precision that exist at a time.
+CAST_BYTES = 1 << 21
+# In low precision a dictionary is scored that has so many times the atoms of those that are scored again.
+MANY_ATOMS = 32
+
+
+def n_scored_again(n_exact):
+    """How many of a row's scores are computed again so that its ``n_exact`` largest are sure to be right."""
+    return n_exact + n_exact // 2 + 16
+
+
+def trained_dtype(selection_dtype, encoder, n_exact):
+    """The ``selection_dtype`` of training steps that "auto" stands for; any other as it is.
+
+    "bfloat16" for float32 on a processor with units for it, where atoms are many and kernels score again; else None.
+
+    Parameters
+    ----------
+    selection_dtype : {"auto", "bfloat16", "float16"} or None
+    encoder : torch.Tensor of shape (p, m)
+    n_exact : int or None
+        See :func:`score_all`.
+    """
+    if selection_dtype != "auto":
+        return selection_dtype
+    many = n_exact is not None and encoder.shape[0] >= MANY_ATOMS * n_scored_again(n_exact)
+    plain = encoder.device.type == "cpu" and str(encoder.dtype) == "torch.float32"
+    return "bfloat16" if many and plain and has_numba() and multiplies_bfloat16() else None
 
 
 def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chunk_size="auto"):
@@ -52,19 +83,20 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     """
     xp = array_namespace(inputs)
     p = encoder.shape[0]
-    n_again = p if n_exact is None else n_exact + n_exact // 2 + 16
+    n_again = p if n_exact is None else n_scored_again(n_exact)
     if selection_dtype is None or n_again >= p or not is_torch_namespace(xp):
         return affine(inputs, encoder, bias)
     low = getattr(xp, selection_dtype)
-    proposed, size = uninitialised((inputs.shape[0], p), inputs, dtype=low), None
+    scores = uninitialised((inputs.shape[0], p), inputs)  # first, so that what is free afterwards lies in one piece
+    proposed, size = uninitialised(scores.shape, inputs, dtype=low), None
     if selection_dtype == "float16":  # whose range rows of another size than most would leave
         size = inputs.abs().amax(1, keepdim=True)
         size = xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
-    xp.mm(_cast(inputs if size is None else inputs / size, low), _cast(encoder, low).T, out=proposed)
+    _low_product(inputs if size is None else inputs / size, encoder, proposed)
     bias = encoder.new_zeros(p) if bias is None else bias
     if rescoring_pays(proposed, inputs, encoder, n_again):
-        return rescored_compiled(proposed, inputs, encoder, bias, n_again)
-    scores = uninitialised(proposed.shape, inputs)
+        rescore_compiled(proposed, inputs, encoder, bias, n_again, scores)
+        return scores
     # The passes over all scores run on blocks that stay in the cache.
     for rows in chunk_rows(inputs.shape[0], p * scores.element_size(), "auto", inputs):
         if size is None:
@@ -77,6 +109,14 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
         xp.minimum(block, xp.nextafter(bound, xp.full_like(bound, -float("inf"))), out=block)
         block.scatter_(1, candidates, exact)
     return scores
+
+
+def _low_product(inputs, encoder, out):
+    """``inputs @ encoder.T`` in the dtype of ``out``, by as many atoms at a time as the host's cache holds in it."""
+    size = max(256, CAST_BYTES // (encoder.shape[1] * out.element_size())) if on_cpu(out) else encoder.shape[0]
+    rows = _cast(inputs, out.dtype)
+    for atoms, place in zip(encoder.split(size), out.split(size, dim=1), strict=True):
+        array_namespace(out).mm(rows, _cast(atoms, out.dtype).T, out=place)
 
 
 def _cast(values, dtype):

@@ -12,7 +12,7 @@ from ...solvers.penalties import DEFAULT_STRENGTH, SCORE_FREE, dimension_estimat
 from ...solvers.propose import n_telling
 from ...solvers.refine import choose, settled
 from ...solvers.ridge import Projection
-from ...solvers.select import Support
+from ...solvers.select import Support, trained_dtype
 from ..autograd import overlap, projected
 from ..distributed import batch_rows
 from .batch import learn_threshold, select_in_batch
@@ -76,11 +76,13 @@ def projective_loss(
     """
     a, y = weights.centred(inputs, targets)
     seen = weights.seen(a)
-    centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     n_exact = None
-    if not exact_scores:
+    if selection_dtype is not None:
         sizes = {name: coding[name] for name in LOOKED_AT}
         n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
+        selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], n_exact)
+        coding = {**coding, "selection_dtype": selection_dtype}
+    centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     scores = weights.all_scores(seen.detach(), selection_dtype=selection_dtype, n_exact=n_exact)
     adaptive = coding.get("selection") == "adaptive"
     if adaptive and weights.removal_threshold is None:  # weights that were taken over have none

@@ -11,7 +11,7 @@ only prefix.
 
 import torch
 
-from ...solvers.select import select
+from ...solvers.select import select, trained_dtype
 from ..autograd import decode
 from .batch import learn_threshold, select_in_batch
 from .common import BatchLoss, auxiliary, batch_variance, mean_square, nested_error, scores_at, slices, trained_centre
@@ -37,6 +37,7 @@ def topk_loss(
     With a second view whose coefficients are not the scores, the error of what predicts them joins the loss.
     """
     a, y = weights.centred(inputs, targets)
+    selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], k)
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     if selection == "batch":
