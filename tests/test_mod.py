@@ -20,9 +20,9 @@ from skprojdict.solvers.mod import (
     duplicate_atoms,
     replace_atoms,
     solve_dictionary,
-    unit_rows,
     worst_rows,
 )
+from skprojdict.solvers.norms import unit_rows
 from skprojdict.solvers.omp import orthogonal_matching_pursuit
 
 NAMESPACES = [np, torch, array_api_strict]

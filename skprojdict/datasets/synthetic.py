@@ -8,7 +8,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skprojdict.datasets._draws import atoms, codes_where, coefficients, firing_probabilities, noisy
-from skprojdict.solvers.mod import unit_rows
+from skprojdict.solvers.norms import unit_rows
 
 __all__ = ["make_ksvd_signals", "make_sparse_features"]
 

@@ -4,7 +4,9 @@
 import numpy as np
 
 from .._array import array_namespace, asarray_like, for_kernels, to_numpy
+from .._products import affine
 from ..kernels.threads import over_rows
+from .norms import normalised
 
 
 def pursue_compiled(F, k, tol, method):
@@ -23,14 +25,8 @@ def pursue_compiled(F, k, tol, method):
     def code(Y):
         Y = to_numpy(Y)
         n = Y.shape[0]
-        largest = np.max(np.abs(Y), axis=1, keepdims=True)
-        rows = np.ascontiguousarray(Y) / np.where(
-            largest > 0, largest, 1
-        )  # squares of very large or small numbers would overflow or vanish
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-        rows /= np.where(norms > 0, norms, 1)
-        scale = (largest * norms)[:, 0]
-        correlations = rows @ F.T
+        rows, scale = normalised(np.ascontiguousarray(Y))
+        correlations = affine(rows, F, None)
         indices, coefs = np.zeros((n, k), dtype=np.int64), np.zeros((n, k), dtype=kind)
         n_nonzero = np.zeros(n, dtype=np.int64)
 

@@ -4,8 +4,9 @@
 from .._array import add_to_diagonal, array_namespace, cho_inverse, cholesky, device, take_along_rows
 from .._chunks import chunk_rows
 from .compiled_rows import compiled_pays, ranking_compiled
+from .norms import row_norms
 from .ridge import map_rows
-from .systems import gram, inner, row_norms
+from .systems import gram, inner
 
 # Exact projection is pruned under this ridge penalty: candidates may be dependent, and the order of their removal must
 # not hang on rounding. Atoms have norm 1.
@@ -114,7 +115,7 @@ def _for_each_row(number, like):
 def _root_error(y, products, solution):
     """Root of the minimum of each row (n, 1); squares of the rows themselves may overflow or vanish."""
     xp = array_namespace(y)
-    norm = row_norms(y)
+    norm = row_norms(y)[:, None]
     norm = xp.where(norm > 0, norm, xp.ones_like(norm))
     share = 1 - xp.sum((products / norm) * (solution / norm), axis=1, keepdims=True)
     return norm * xp.sqrt(xp.maximum(share, xp.full_like(share, float(xp.finfo(share.dtype).smallest_normal))))

@@ -27,6 +27,7 @@ from skprojdict._array import (
 )
 from skprojdict._chunks import chunk_rows
 from skprojdict._memory import gather_rows
+from skprojdict.solvers.norms import unit_rows
 
 __all__ = [
     "StreamingStatistics",
@@ -36,7 +37,6 @@ __all__ = [
     "duplicate_atoms",
     "replace_atoms",
     "solve_dictionary",
-    "unit_rows",
     "worst_rows",
 ]
 
@@ -243,15 +243,6 @@ def _solve_positive(A, B):
         _, solved, info = solve(A.T, B, lower=1, overwrite_a=True)
         return solved if info == 0 else np.full_like(B, np.nan)
     return cho_solve(cholesky(A), B)
-
-
-def unit_rows(X):
-    """Rows divided by their lengths; rows of length zero stay zero."""
-    xp = array_namespace(X)
-    largest = xp.max(xp.abs(X), axis=1, keepdims=True)
-    X = X / xp.where(largest > 0, largest, xp.ones_like(largest))
-    lengths = xp.sqrt(xp.sum(X * X, axis=1, keepdims=True))
-    return X / xp.where(lengths > 0, lengths, xp.ones_like(lengths))
 
 
 def duplicate_atoms(F, threshold=0.99):

@@ -16,6 +16,7 @@ from skprojdict._array import (
 )
 from skprojdict._chunks import chunk_rows
 from skprojdict._memory import gather_rows
+from skprojdict.solvers.norms import row_norms
 
 __all__ = ["SparseCodes", "orthogonal_matching_pursuit"]
 
@@ -139,7 +140,7 @@ def orthogonal_matching_pursuit(
     if Y.shape[0] == 0:
         empty = xp.zeros((0, k), dtype=Y.dtype, device=device(Y))
         return SparseCodes(xp.astype(empty, xp.int64), empty, xp.zeros((0,), dtype=xp.int64, device=device(Y)))
-    lengths = _safe_norms(F)
+    lengths = row_norms(F)
     unit = xp.where(lengths > 0, lengths, xp.ones_like(lengths))
     n_eps = float(xp.finfo(F.dtype).eps) * 8
     rescale = bool(xp.any(xp.abs(lengths - 1) > n_eps))
@@ -204,15 +205,6 @@ def _resolve_form(form, Y, F, k, selection_dtype):
     return "gram" if form == "auto" and here and fits and 2 * n * k >= p and has_numba() else "residual"
 
 
-def _safe_norms(X):
-    """Euclidean norms of the rows, immune to overflow and underflow of the squares."""
-    xp = array_namespace(X)
-    largest = xp.max(xp.abs(X), axis=1)
-    divisor = xp.where(largest > 0, largest, xp.ones_like(largest))
-    scaled = X / divisor[:, None]
-    return largest * xp.sqrt(xp.sum(scaled * scaled, axis=1))
-
-
 def _pursue(Y, *, F, low, k, tol, method):
     """Code one chunk of rows in unit-norm (or zero) atoms; ``low`` is their transpose in low precision, or None."""
     xp = array_namespace(Y)
@@ -240,7 +232,7 @@ def _start(Y, F, low, k, method):
     xp = array_namespace(Y)
     where = {"device": device(Y)}
     b, d = Y.shape
-    scale = _safe_norms(Y)
+    scale = row_norms(Y)
     live = scale > 0
     residual = Y / xp.where(live, scale, xp.ones_like(scale))[:, None]
     norms = None

@@ -4,11 +4,12 @@
 from .._array import array_namespace, device, lower_at, put_rows, take_along_rows, top_k
 from .compiled_rows import code_compiled, compiled_pays, refine_compiled
 from .elimination import RIDGE, elimination_ranking
+from .norms import row_norms
 from .penalties import SCORE_FREE, precisions
 from .propose import n_candidates, n_kept, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
 from .select import PRUNED, Support, fit_budget, keep_best, score_all
-from .systems import row_norms, safe_pivots
+from .systems import safe_pivots
 
 
 def weights_of(support, **penalty):
@@ -91,7 +92,7 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     precision = {"selection_dtype": selection_dtype, "chunk_size": solve.get("chunk_size", "auto")}
     correlation = score_all(Y - fit.reconstruction, components, None, n_exact=k, **precision)
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
-    size = row_norms(Y)[:, 0] + xp.sum(xp.abs(fit.coefs), axis=1)
+    size = row_norms(Y) + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
     given = support, scores, correlation, rounding
     n, width = support.indices.shape

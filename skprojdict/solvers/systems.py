@@ -71,14 +71,6 @@ def factorise(X, weights, *, exact, solver="cholesky", cg_max_iter=None):
     return _ridge_primal(X, weights) if primal else _ridge_dual(X, weights)
 
 
-def row_norms(y):
-    """Norms of the rows, (n, 1), also where squares would overflow or vanish."""
-    xp = array_namespace(y)
-    largest = xp.max(xp.abs(y), axis=1, keepdims=True)
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
-    return largest * xp.sqrt(xp.sum((y / unit) ** 2, axis=1, keepdims=True))
-
-
 def gram(X):
     """``X X^T`` of each row, (n, K, K)."""
     xp = array_namespace(X)
