@@ -8,19 +8,18 @@ Importing this file needs the extra "numba".
 import numpy as np
 
 from .compiling import compiled
+from .elimination import eliminate, penalise
 from .largest import cut, kth_largest, list_largest
 from .sweeping import (
     BLOCK,
     combine,
     correlate,
-    eliminate,
     gather,
     gram,
     least_squares,
     left_over,
     make_room,
     padded,
-    penalise,
     put,
 )
 from .systems import products_of
@@ -126,7 +125,7 @@ def code_rows(
     numbers : array of shape (5,)
         Least pivot, beside the largest diagonal entry, of a system that is safe to solve, and of one that needs no step
         of iterative refinement; the ridge penalty of the elimination; the smallest normal number; the limit up to which
-        atoms go that need not (``sweeping.eliminate``).
+        atoms go that need not (``elimination.eliminate``).
     proposed, n_proposed, proposed_scores : arrays of shape (n, candidates), (n,) and (n, candidates)
         Zeros; receive the candidates, how many there are, and their scores.
     indices, counts, selected, coefs, reconstruction : arrays of shape (n, most), (n,), (n, most), (n, most) and (n, d)

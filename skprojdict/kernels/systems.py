@@ -9,21 +9,8 @@ import math
 import numpy as np
 
 from .compiling import compiled
-from .sweeping import (
-    BLOCK,
-    clear,
-    combine,
-    correlate,
-    eliminate,
-    gather,
-    gram,
-    least_squares,
-    make_room,
-    padded,
-    penalise,
-    put,
-    sweep,
-)
+from .elimination import eliminate, penalise
+from .sweeping import BLOCK, clear, combine, correlate, gather, gram, least_squares, make_room, padded, put, sweep
 
 # NaN keeps its meaning: it tells of a bad row.
 _cached, _inner = compiled(), compiled(inner=True)
