@@ -418,15 +418,15 @@ def learner(duel, args, folder):
     rows, atoms = str(train), str(atoms_from(patches(folder, p, seed=1), p, folder))
     out = {
         label: str(folder / f"{number}.npy")
-        for number, label in enumerate(("ours", "512", "1024", "spams", "sklearn", "dictlearn"))
+        for number, label in enumerate(("ours", "256", "1024", "spams", "sklearn", "dictlearn"))
     }
     given = {"rows": rows, "atoms": atoms, "k": k}
     contestants = [
         Contestant("MOD, streaming", "_speed_ours:dictionary", {**given, "n_passes": n_passes, "out": out["ours"]}),
         Contestant(
-            "MOD, streaming, batches of 512",
+            "MOD, streaming, batches of 256",
             "_speed_ours:dictionary",
-            {**given, "n_passes": n_passes, "out": out["512"], "batch_size": 512},
+            {**given, "n_passes": n_passes, "out": out["256"], "batch_size": 256},
         ),
         Contestant(
             "MOD, streaming, batches of 1024",
@@ -491,13 +491,13 @@ def learner(duel, args, folder):
     lines += table(head, found)
     asked = [
         (f"{name}, over SPAMS, a pass", results[name], results["SPAMS trainDL"], "<=", 1.5)
-        for name in ("MOD, streaming", "MOD, streaming, batches of 512", "MOD, streaming, batches of 1024")
+        for name in ("MOD, streaming", "MOD, streaming, batches of 1024")
     ]
     asked.append(
         (
             "scikit-learn over MOD, a pass",
             results["scikit-learn mini-batch"],
-            results["MOD, streaming, batches of 512"],
+            results["MOD, streaming"],
             ">=",
             20.0,
         )

@@ -115,6 +115,10 @@ def test_what_multiplies_fastest_depends_on_the_processor(name, monkeypatch):
     monkeypatch.setattr(_products, "onednn_is_ahead", plain)
     assert plain() == ahead
     assert _products.multiplies_bfloat16.__wrapped__() == bfloat16
+    with monkeypatch.context() as without:
+        without.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert not _products.multiplies_bfloat16.__wrapped__()
+        assert not plain()
     for kernels, behind in (("Haswell", ahead), ("Zen", ahead), ("SkylakeX", False)):
         monkeypatch.setattr("threadpoolctl.threadpool_info", lambda kernels=kernels: [{"architecture": kernels}])
         assert _products.numpy_is_behind.__wrapped__() == behind
