@@ -399,9 +399,12 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
 
     @property
     def _fitted_selection(self):
-        """The rule at transform: a threshold holds for the number of atoms that it was learned for."""
+        """The rule at transform: without a threshold for this number of atoms there are at most so many."""
         rule = self._selection
-        return "top_k" if rule == "adaptive" and getattr(self, "n_nonzero_coefs_", None) != self._k else rule
+        return "top_k" if rule == "adaptive" and not self._has_threshold_for(self._k) else rule
+
+    def _has_threshold_for(self, k):
+        return getattr(self, "n_nonzero_coefs_", None) == k
 
     @property
     def _threshold(self):
@@ -423,7 +426,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         if self._selection != "adaptive":
             if hasattr(self, "n_nonzero_coefs_"):
                 del self.n_nonzero_coefs_
-        elif getattr(self, "n_nonzero_coefs_", None) != k and (new or weights.removal_threshold is not None):
+        elif not self._has_threshold_for(k) and (new or weights.removal_threshold is not None):
             from .training.start import some_of, start_removal
 
             start_removal(weights, weights.centred(*views.take(some_of(n)))[1], self._coding(k))
