@@ -109,7 +109,7 @@ def table(rows, n_trials):
         f"{versions}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs, one thread.",
         "",
         f"Atoms found of {N_ATOMS}: mean over {n_trials} trials +- standard error (means of five ordered groups). All",
-        f"methods get {N_PASSES} passes; a streaming pass makes 30 dictionary steps of 50 signals, a full one makes",
+        f"methods get {N_PASSES} passes; a streaming pass makes 16 dictionary steps of 93 signals, a full one makes",
         "one. The first two rows are read off the figure; all others are ours, the default first.",
         "",
         "| method | 10 dB | 20 dB | 30 dB | no noise | CPU s a trial |",

@@ -2,6 +2,7 @@
 """Products of rows with all atoms, by whatever multiplies fastest here."""
 
 import functools
+import os
 
 from ._array import array_namespace, is_cupy_namespace, is_numpy_namespace, is_torch_namespace, to_torch
 from ._memory import uninitialised
@@ -9,6 +10,19 @@ from ._memory import uninitialised
 # Of the products by oneDNN: multiplications from which on one is worth its copies, and in NumPy that torch is loaded;
 # rows and atoms of a block, whose copies stay in the cache.
 LEAST_PRODUCT, LEAST_OF_NUMPY, BLOCK = 1 << 26, 1 << 31, (512, 2048)
+
+
+# Whether this process is a fork: the threads of torch's products did not come with it, and would be waited for forever.
+_forked = False
+
+
+def _note_fork():
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 @functools.cache
@@ -63,10 +77,10 @@ def affine(X, matrix, shift):
     graded = is_torch_namespace(xp) and xp.is_grad_enabled()
     if is_torch_namespace(xp) and not (graded and any(t is not None and t.requires_grad for t in (X, matrix, shift))):
         out = uninitialised((X.shape[0], matrix.shape[0]), X)
-        if X.device.type == "cpu" and _large(X, matrix, LEAST_PRODUCT) and onednn_is_ahead():
+        if X.device.type == "cpu" and _large(X, matrix, shift, LEAST_PRODUCT) and onednn_is_ahead():
             return _by_onednn(X, matrix, shift, out)
         return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
-    if is_numpy_namespace(xp) and _large(X, matrix, LEAST_OF_NUMPY) and numpy_is_behind():
+    if is_numpy_namespace(xp) and not _forked and _large(X, matrix, shift, LEAST_OF_NUMPY) and numpy_is_behind():
         out = uninitialised((X.shape[0], matrix.shape[0]), X)
         _by_onednn(*(None if each is None else to_torch(each) for each in (X, matrix, shift, out)))
         return out
@@ -81,19 +95,23 @@ def affine(X, matrix, shift):
     return product + shift
 
 
-def _large(X, matrix, least):
-    """Whether a product is of float32, and of so many multiplications."""
-    return X.shape[0] * matrix.shape[0] * matrix.shape[1] >= least and str(X.dtype).endswith("float32")
+def _large(X, matrix, shift, least):
+    """Whether a product is of float32 alone, and of so many multiplications."""
+    single = all(str(each.dtype).endswith("float32") for each in (X, matrix, shift) if each is not None)
+    return single and X.shape[0] * matrix.shape[0] * matrix.shape[1] >= least
 
 
 def _by_onednn(X, matrix, shift, out):
     """The product in blocks: oneDNN gives each in memory of its own, which has to come from somewhere."""
-    from torch.nn.functional import linear
+    import torch
 
     rows, atoms = BLOCK
-    for block, places in zip(X.split(rows), out.split(rows), strict=True):
-        inputs = block.contiguous().to_mkldnn()
-        for start, place in zip(range(0, matrix.shape[0], atoms), places.split(atoms, dim=1), strict=True):
-            some = slice(start, start + atoms)
-            place.copy_(linear(inputs, matrix[some], None if shift is None else shift[some]).to_dense())
+    shift = None if shift is None else shift.contiguous()  # it would read a strided one from elsewhere
+    with torch.autocast("cpu", enabled=False):  # which does not know oneDNN's tensors
+        for block, places in zip(X.split(rows), out.split(rows), strict=True):
+            inputs = block.contiguous().to_mkldnn()
+            for start, place in zip(range(0, matrix.shape[0], atoms), places.split(atoms, dim=1), strict=True):
+                some = slice(start, start + atoms)
+                part = torch.nn.functional.linear(inputs, matrix[some], None if shift is None else shift[some])
+                place.copy_(part.to_dense())
     return out

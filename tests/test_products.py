@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Products with all atoms: by whichever library, and in whichever precision, they mean the same."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning, _products
 from skprojdict._memory import memory_from
 from skprojdict._products import affine
+from skprojdict._validation import selection_dtypes
 from skprojdict.solvers import select
 from skprojdict.training.arena import Arena
 
@@ -84,6 +90,60 @@ def test_a_product_by_onednn_lies_in_memory_that_is_lent(by_onednn):
     assert found.data_ptr() == arena._room.ctypes.data
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_shift_may_lie_anywhere(by_onednn, library):
+    """oneDNN takes the numbers of a strided one from memory that is not its own."""
+    X, matrix, shift = given(library)
+    table = np.stack([np.asarray(shift), np.full(P, 1e9, np.float32)], axis=1)
+    one = np.broadcast_to(np.float32(1), P)
+    if library == "torch":
+        table, one = torch.from_numpy(table), torch.ones(1).expand(P)
+    for _ in range(5):
+        assert_allclose(np.asarray(affine(X, matrix, table[:, 0])), np.asarray(affine(X, matrix, shift)), atol=1e-6)
+        found = np.asarray(affine(X, matrix, one)) - np.asarray(affine(X, matrix, None))
+        assert_allclose(found, 1, atol=2e-5)
+
+
+def test_autocast_leaves_products_alone(by_onednn):
+    X, matrix, shift = given("torch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = affine(X, matrix, shift)
+    torch.testing.assert_close(found, affine(X, matrix, shift), rtol=0, atol=0)
+
+
+def test_mixed_precision_is_left_to_numpy(by_onednn):
+    X, matrix, shift = given("numpy")
+    for mixed in ((X, matrix.astype(np.float64), None), (X, matrix, shift.astype(np.float64))):
+        product = mixed[0] @ mixed[1].T
+        assert_allclose(affine(*mixed), product if mixed[2] is None else product + np.float32(shift), rtol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_does_not_wait_for_threads_that_stayed_behind():
+    """The threads of torch's products are not in the child, and those of NumPy's are; a child of its own forks."""
+    script = textwrap.dedent(
+        """
+        import os, sys, threading
+        import numpy as np
+        import torch
+        from skprojdict import _products
+
+        torch.set_num_threads(2)
+        for name in ("onednn_is_ahead", "numpy_is_behind"):
+            setattr(_products, name, lambda: True)
+        _products.LEAST_OF_NUMPY = 0
+        X, F = np.ones((600, 64), np.float32), np.ones((5000, 64), np.float32)
+        _products.affine(X, F, None)
+        child = os.fork()
+        if not child:
+            os._exit(0 if (_products.affine(X, F, None) == 64).all() else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], timeout=60, check=False)
+    assert done.returncode == 0
+
+
 def test_gradients_pass_through_products(by_onednn):
     X, matrix, shift = given("torch")
     affine(X.requires_grad_(), matrix, shift).sum().backward()
@@ -137,23 +197,24 @@ def test_torch_tells_of_the_processor():
 def units(monkeypatch):
     """A processor that multiplies bfloat16 fast, and a limit that small dictionaries pass."""
     monkeypatch.setattr(select, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(select, "has_numba", lambda: True)
+    monkeypatch.setattr(select, "compiled_pays", lambda *size: True)
     monkeypatch.setattr(select, "MANY_ATOMS", 2)
+    monkeypatch.setattr(select, "MANY_COLUMNS", 4)
 
 
 def test_training_scores_in_bfloat16_where_that_pays(units, monkeypatch):
     encoder = torch.zeros(80, 4)  # of 4 exact scores, 22 are computed again
-    assert select.trained_dtype("auto", encoder, 4) == "bfloat16"
-    assert select.trained_dtype("auto", encoder, 30) is None
-    assert select.trained_dtype("auto", encoder, None) is None
-    assert select.trained_dtype("auto", encoder.double(), 4) is None
-    assert select.trained_dtype("auto", encoder.to("meta"), 4) is None
+    assert select.trained_dtype("auto", encoder, 4, 100) == "bfloat16"
+    for other in (encoder.double(), encoder.to("meta"), encoder[:40], encoder[:, :3]):
+        assert select.trained_dtype("auto", other, 4, 100) is None
+    for n_exact in (30, None):
+        assert select.trained_dtype("auto", encoder, n_exact, 100) is None
     for asked in (None, "bfloat16", "float16"):
-        assert select.trained_dtype(asked, encoder, 30) == asked
-    for name in ("has_numba", "multiplies_bfloat16"):
+        assert select.trained_dtype(asked, encoder, 30, 100) == asked
+    for name in ("compiled_pays", "multiplies_bfloat16"):
         with monkeypatch.context() as patch:
-            patch.setattr(select, name, lambda: False)
-            assert select.trained_dtype("auto", encoder, 4) is None
+            patch.setattr(select, name, lambda *size: False)
+            assert select.trained_dtype("auto", encoder, 4, 100) is None
 
 
 OPTIONS = {"n_components": 96, "n_nonzero_coefs": 2, "batch_size": 128, "max_steps": 3, "random_state": 0}
@@ -189,3 +250,4 @@ def test_auto_is_exact_where_every_score_decides(units, estimator, options):
         options = {**options, "penalty": "inverse_square"}
     auto, exact = (fitted(estimator, X, selection_dtype=dtype, **options) for dtype in ("auto", None))
     assert_array_equal(auto.components_, exact.components_)
+    assert selection_dtypes(auto) == (None, None)

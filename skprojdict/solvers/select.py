@@ -3,11 +3,11 @@
 
 from typing import Any, NamedTuple
 
-from .._array import array_namespace, has_numba, is_torch_namespace, on_cpu, take_along_rows, top_k
+from .._array import array_namespace, is_torch_namespace, on_cpu, take_along_rows, top_k
 from .._chunks import chunk_rows
 from .._memory import uninitialised
 from .._products import affine, multiplies_bfloat16
-from .compiled_rows import rescore_compiled, rescoring_pays
+from .compiled_rows import compiled_pays, rescore_compiled, rescoring_pays
 from .penalties import precisions
 from .ridge import prefix_dimensions, sampled_products
 
@@ -30,8 +30,9 @@ class Support(NamedTuple):
 
 # Atoms in low precision that exist at a time.
 CAST_BYTES = 1 << 21
-# In low precision a dictionary is scored that has so many times the atoms of those that are scored again.
-MANY_ATOMS = 32
+# In low precision a dictionary is scored that has so many times the atoms of those that are scored again, of so many
+# columns at least, whose product is then what a step spends its time on.
+MANY_ATOMS, MANY_COLUMNS = 32, 128
 
 
 def n_scored_again(n_exact):
@@ -39,7 +40,7 @@ def n_scored_again(n_exact):
     return n_exact + n_exact // 2 + 16
 
 
-def trained_dtype(selection_dtype, encoder, n_exact):
+def trained_dtype(selection_dtype, encoder, n_exact, n_rows):
     """The ``selection_dtype`` of training steps that "auto" stands for; any other as it is.
 
     "bfloat16" for float32 on a processor with units for it, where atoms are many and kernels score again; else None.
@@ -50,12 +51,16 @@ def trained_dtype(selection_dtype, encoder, n_exact):
     encoder : torch.Tensor of shape (p, m)
     n_exact : int or None
         See :func:`score_all`.
+    n_rows : int
+        Rows of a step.
     """
     if selection_dtype != "auto":
         return selection_dtype
-    many = n_exact is not None and encoder.shape[0] >= MANY_ATOMS * n_scored_again(n_exact)
-    plain = encoder.device.type == "cpu" and str(encoder.dtype) == "torch.float32"
-    return "bfloat16" if many and plain and has_numba() and multiplies_bfloat16() else None
+    if n_exact is None or encoder.device.type != "cpu" or str(encoder.dtype) != "torch.float32":
+        return None
+    n_again = n_scored_again(n_exact)
+    large = encoder.shape[0] >= MANY_ATOMS * n_again and encoder.shape[1] >= MANY_COLUMNS
+    return "bfloat16" if large and compiled_pays(encoder, n_rows, n_again) and multiplies_bfloat16() else None
 
 
 def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chunk_size="auto"):

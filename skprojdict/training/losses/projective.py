@@ -80,7 +80,7 @@ def projective_loss(
     if selection_dtype is not None:
         sizes = {name: coding[name] for name in LOOKED_AT}
         n_exact = n_telling(**sizes, n_components=weights.bias.shape[0], penalty=coding["penalty"]["penalty"])
-        selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], n_exact)
+        selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], n_exact, len(a))
         coding = {**coding, "selection_dtype": selection_dtype}
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     scores = weights.all_scores(seen.detach(), selection_dtype=selection_dtype, n_exact=n_exact)

@@ -37,7 +37,7 @@ def topk_loss(
     With a second view whose coefficients are not the scores, the error of what predicts them joins the loss.
     """
     a, y = weights.centred(inputs, targets)
-    selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], k)
+    selection_dtype = trained_dtype(selection_dtype, weights.encoder_rows()[0], k, len(a))
     scores = weights.all_scores(a.detach(), selection_dtype=selection_dtype, n_exact=k)
     centre, exact_scores = trained_centre(weights, targets), selection_dtype is None
     if selection == "batch":
