@@ -76,6 +76,9 @@ def atoms_from(path, p, folder):
     return out
 
 
+OWN_PRODUCT = "float32 product, by the library that ours choose"
+
+
 # ---- sections: each takes (duel, args, folder) and returns lines of Markdown
 
 
@@ -100,9 +103,6 @@ def floor(duel, args, folder):
         found.append([label, ms(times.cpu), ms(times.wall), f"{work:.2f} {unit}", rate])
     lines += table(head, found)
     return lines
-
-
-OWN_PRODUCT = "float32 product, by the library that ours choose"
 
 
 def sizes(args):

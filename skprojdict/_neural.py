@@ -24,9 +24,9 @@ from ._validation import (
     check_prediction,
     check_selection_dtype,
     check_tied,
+    coding_dtype,
     resolve_n_components,
     resolve_n_nonzero,
-    selection_dtypes,
     shape_kept,
     torch_device,
     validate_rows,
@@ -493,7 +493,7 @@ class _NeuralDictionary(_ExchangeDictionary):
         """Centred encoder input and scores (n, p) of a chunk of rows, in training units."""
         inputs = X - self.encoder_mean_
         inputs /= self.encoder_scale_  # in place: fresh memory costs more than the division
-        precision = {"selection_dtype": selection_dtypes(self)[1], "n_exact": n_exact, "chunk_size": self.chunk_size}
+        precision = {"selection_dtype": coding_dtype(self), "n_exact": n_exact, "chunk_size": self.chunk_size}
         return inputs, score_all(inputs, self.encoder_components_, self.encoder_bias_, **precision)
 
     def _validate_fitted(self, X, method):

@@ -4,13 +4,19 @@
 import functools
 import os
 
-from ._array import array_namespace, is_cupy_namespace, is_numpy_namespace, is_torch_namespace, to_torch
+from ._array import (
+    array_namespace,
+    in_numpy_memory,
+    is_cupy_namespace,
+    is_numpy_namespace,
+    is_torch_namespace,
+    to_torch,
+)
 from ._memory import uninitialised
 
 # Of the products by oneDNN: multiplications from which on one is worth its copies, and in NumPy that torch is loaded;
 # rows and atoms of a block, whose copies stay in the cache.
 LEAST_PRODUCT, LEAST_OF_NUMPY, BLOCK = 1 << 26, 1 << 31, (512, 2048)
-
 
 # Whether this process is a fork: the threads of torch's products did not come with it, and would be waited for forever.
 _forked = False
@@ -74,35 +80,37 @@ def affine(X, matrix, shift):
     A ``shift`` of None is 0.
     """
     xp = array_namespace(X)
-    graded = is_torch_namespace(xp) and xp.is_grad_enabled()
-    if is_torch_namespace(xp) and not (graded and any(t is not None and t.requires_grad for t in (X, matrix, shift))):
-        out = uninitialised((X.shape[0], matrix.shape[0]), X)
-        if X.device.type == "cpu" and _large(X, matrix, shift, LEAST_PRODUCT) and onednn_is_ahead():
-            return _by_onednn(X, matrix, shift, out)
-        return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
-    if is_numpy_namespace(xp) and not _forked and _large(X, matrix, shift, LEAST_OF_NUMPY) and numpy_is_behind():
+    on_torch = is_torch_namespace(xp)
+    if on_torch and xp.is_grad_enabled() and any(t is not None and t.requires_grad for t in (X, matrix, shift)):
+        return X @ matrix.T if shift is None else xp.addmm(shift, X, matrix.T)
+    if _onednn_pays(X, matrix, shift):
         out = uninitialised((X.shape[0], matrix.shape[0]), X)
         _by_onednn(*(None if each is None else to_torch(each) for each in (X, matrix, shift, out)))
         return out
-    if shift is None:
-        return X @ matrix.T
-    if is_torch_namespace(xp):
-        return xp.addmm(shift, X, matrix.T)
+    if on_torch:
+        out = uninitialised((X.shape[0], matrix.shape[0]), X)
+        return xp.mm(X, matrix.T, out=out) if shift is None else xp.addmm(shift, X, matrix.T, out=out)
     product = X @ matrix.T
+    if shift is None:
+        return product
     if is_numpy_namespace(xp) or is_cupy_namespace(xp):
         product += shift
         return product
     return product + shift
 
 
-def _large(X, matrix, shift, least):
-    """Whether a product is of float32 alone, and of so many multiplications."""
-    single = all(str(each.dtype).endswith("float32") for each in (X, matrix, shift) if each is not None)
-    return single and X.shape[0] * matrix.shape[0] * matrix.shape[1] >= least
+def _onednn_pays(X, matrix, shift):
+    """Whether a product is to be left to oneDNN: large, of float32 alone, where what would take it is behind."""
+    if not in_numpy_memory(X) or not all(str(t.dtype).endswith("float32") for t in (X, matrix, shift) if t is not None):
+        return False
+    n_products = X.shape[0] * matrix.shape[0] * matrix.shape[1]
+    if is_torch_namespace(array_namespace(X)):
+        return n_products >= LEAST_PRODUCT and onednn_is_ahead()
+    return n_products >= LEAST_OF_NUMPY and not _forked and numpy_is_behind()
 
 
 def _by_onednn(X, matrix, shift, out):
-    """The product in blocks: oneDNN gives each in memory of its own, which has to come from somewhere."""
+    """Write the product in blocks: oneDNN gives each in memory of its own, which has to come from somewhere."""
     import torch
 
     rows, atoms = BLOCK
@@ -114,4 +122,3 @@ def _by_onednn(X, matrix, shift, out):
                 some = slice(start, start + atoms)
                 part = torch.nn.functional.linear(inputs, matrix[some], None if shift is None else shift[some])
                 place.copy_(part.to_dense())
-    return out

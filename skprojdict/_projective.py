@@ -15,9 +15,10 @@ from ._neural import _CONSTRAINTS, _NeuralDictionary
 from ._validation import (
     check_choice,
     check_projective_options,
+    coding_dtype,
     resolve_n_nonzero,
     resolve_prefixes,
-    selection_dtypes,
+    training_dtype,
 )
 from .solvers.penalties import SCORE_FREE
 from .solvers.propose import n_candidates, n_telling
@@ -354,7 +355,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             auxk=max(1, n_targets // 2),
             auxk_coef=self.auxk_coef,
             refined_share=0.0 if self.target == "y" else self.refined_share,
-            selection_dtype=selection_dtypes(self)[0],
+            selection_dtype=training_dtype(self),
         )
 
     @classmethod
@@ -442,7 +443,7 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
             "candidate_factor": self._candidate_factor,
             "shortlist_factor": self.shortlist_factor,
             "n_refinements": self.n_refinements,
-            "selection_dtype": selection_dtypes(self)[1],
+            "selection_dtype": coding_dtype(self),
             "positive_code": self.positive_code,
             "penalty": {
                 "penalty": OnTensors(self.penalty, "penalty") if callable(self.penalty) else self.penalty,

@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from ._additive import _CONSTRAINTS, _AdditiveDictionary
 from ._exchange import Taken
-from ._validation import check_batch_selection, selection_dtypes
+from ._validation import check_batch_selection, training_dtype
 from .training.pace import Pace
 
 
@@ -206,7 +206,7 @@ class TopKDictionaryLearning(_AdditiveDictionary):
 
         options = self._loss_options(n_components, n_targets, k)
         solve = self._solve(None if self.selection == "batch" else k)
-        options |= {"selection_dtype": selection_dtypes(self)[0], "solve": solve}
+        options |= {"selection_dtype": training_dtype(self), "solve": solve}
         return partial(topk_loss, selection=self.selection, **options)
 
     def _parts(self):

@@ -304,11 +304,14 @@ def check_selection_dtype(est):
         )
 
 
-def selection_dtypes(est):
-    """The ``selection_dtype`` of training and that of coding: "auto" leaves codes exact, and what it cannot serve."""
-    if est.selection_dtype != "auto":
-        return est.selection_dtype, est.selection_dtype
-    return (None if any(_every_score_decides(est)) else "auto"), None
+def training_dtype(est):
+    """The ``selection_dtype`` of training, where "auto" leaves exact what it cannot serve."""
+    return None if est.selection_dtype == "auto" and any(_every_score_decides(est)) else est.selection_dtype
+
+
+def coding_dtype(est):
+    """The ``selection_dtype`` of codes, which "auto" leaves exact."""
+    return None if est.selection_dtype == "auto" else est.selection_dtype
 
 
 def resolve_prefixes(prefix_sizes, n_components, k):

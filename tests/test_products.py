@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning, _products
 from skprojdict._memory import memory_from
 from skprojdict._products import affine
-from skprojdict._validation import selection_dtypes
+from skprojdict._validation import coding_dtype, training_dtype
 from skprojdict.solvers import select
 from skprojdict.training.arena import Arena
 
@@ -123,7 +123,7 @@ def test_a_fork_does_not_wait_for_threads_that_stayed_behind():
     """The threads of torch's products are not in the child, and those of NumPy's are; a child of its own forks."""
     script = textwrap.dedent(
         """
-        import os, sys, threading
+        import os, sys
         import numpy as np
         import torch
         from skprojdict import _products
@@ -250,4 +250,4 @@ def test_auto_is_exact_where_every_score_decides(units, estimator, options):
         options = {**options, "penalty": "inverse_square"}
     auto, exact = (fitted(estimator, X, selection_dtype=dtype, **options) for dtype in ("auto", None))
     assert_array_equal(auto.components_, exact.components_)
-    assert selection_dtypes(auto) == (None, None)
+    assert (training_dtype(auto), coding_dtype(auto)) == (None, None)

@@ -10,6 +10,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from .._array import array_namespace, asarray_like, device, is_numpy_namespace, to_numpy
 from .._chunks import chunk_rows
+from ..solvers import norms
 
 # Rows of a table of cosines that are computed at once: 16384 atoms then need 64 MB, not 1 GB.
 BLOCK = 1024
@@ -36,10 +37,7 @@ def floating(x):
 
 def unit_rows(F):
     """Rows of norm 1, in at least single precision; rows of zeros stay."""
-    F = floating(F)
-    xp = array_namespace(F)
-    norms = xp.sqrt(xp.sum(F * F, axis=1, keepdims=True))
-    return F / xp.where(norms == 0, xp.ones_like(norms), norms)
+    return norms.unit_rows(floating(F))
 
 
 def pair_of_dictionaries(F, F_true):
