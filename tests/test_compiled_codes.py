@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict import _array
-from skprojdict.solvers import compiled_rows, refine
+from skprojdict.solvers import compiled_rows, propose, refine
 
 pytest.importorskip("numba")
 
@@ -100,6 +100,28 @@ def test_codes(switch, dtype, library, options):
         same = np.all((got != 0) == (expected != 0), axis=1)
         assert np.mean(same) > 0.95
         assert_allclose(got[same], expected[same], atol=2e-4)
+
+
+@pytest.mark.parametrize("n_refinements", [1, 3])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"selection": "top_k"},
+        {"selection": "adaptive", "threshold": 0.4},
+        {"selection": "threshold", "threshold": 1.0},
+    ],
+)
+def test_long_rows_exchange_half_of_their_atoms(switch, monkeypatch, rule, n_refinements):
+    """As long ones do, whatever their number: the limit is lowered."""
+    monkeypatch.setattr(propose, "FEW_ATOMS", 2)
+    parts, options = problem(), coding(**rule, n_refinements=n_refinements)
+    expected, got = both(switch, *parts, **options)
+    assert_allclose(got, expected, atol=1e-11)
+    once = refine.choose_support(*parts, **options | {"n_refinements": 0})
+    refined = refine.choose_support(*parts, **options | {"n_refinements": 1})
+    new = np.sum(refined.active & refined.added, axis=1)
+    assert new.max() > 0
+    assert np.all(new <= propose.n_added(once.active.sum(axis=1)))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -9,7 +9,7 @@ import scipy.optimize
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skprojdict.solvers.penalties import dimension_estimate
-from skprojdict.solvers.propose import n_listed, shortlist
+from skprojdict.solvers.propose import n_added, n_listed, shortlist
 from skprojdict.solvers.refine import choose_support, prune, refine, weights_of
 from skprojdict.solvers.ridge import effective_dimension, project
 from skprojdict.solvers.select import Support, select
@@ -206,6 +206,14 @@ def test_refinement_never_worsens_the_mean_error(rng, coder, noise):
         means.append(errors(support, Y, F).mean())
     assert means[1] < 0.9 * means[0]
     assert all(after <= 1.02 * before for before, after in itertools.pairwise(means))
+
+
+def test_how_many_atoms_are_added(backend):
+    numbers = [0, 1, 16, 48, 49, 95, 96, 98, 128, 301]
+    expected = [0, 1, 16, 48, 48, 48, 48, 49, 64, 150]
+    assert [n_added(n) for n in numbers] == expected
+    found = n_added(backend.asarray(np.array(numbers)))
+    assert_array_equal(backend.to_numpy(found), expected)
 
 
 def test_refinement_fills_and_never_wastes_slots(rng):

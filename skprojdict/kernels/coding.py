@@ -9,19 +9,9 @@ import numpy as np
 
 from .compiling import compiled
 from .elimination import eliminate, penalise
+from .gathered import BLOCK, combine, correlate, gather, gram, least_squares, left_over, make_room, put
 from .largest import cut, kth_largest, list_largest
-from .sweeping import (
-    BLOCK,
-    combine,
-    correlate,
-    gather,
-    gram,
-    least_squares,
-    left_over,
-    make_room,
-    padded,
-    put,
-)
+from .sweeping import padded
 from .systems import products_of
 
 _cached, _inner = compiled(), compiled(inner=True)
@@ -177,8 +167,9 @@ def refine_rows(
     given,
     active,
     rounding,
-    k,
-    own_number,
+    most,
+    n_added,
+    n_new,
     numbers,
     origin,
     indices,
@@ -187,34 +178,35 @@ def refine_rows(
     coefs,
     reconstruction,
 ):
-    """Add to the atoms of each row those that correlate best with what is left over, cut them to k, solve for those.
+    """Add to the atoms of each row those that correlate best with what is left over, cut them down, solve for the rest.
 
     Parameters
     ----------
     Y, F : arrays of shape (n, d) and (p, d)
     scores, correlation : arrays of shape (n, p)
         Encoder scores; inner products of all atoms with what the given ones leave over; overwritten.
-    best : array of shape (n_columns(p, k),)
+    best : array of shape (n_columns(p, n_new),)
         Room.
     given, active : int64 and bool arrays of shape (n, K)
         Atoms of each row, and whether they take part.
     rounding : array of shape (n,)
         A correlation has to exceed it.
-    k : int
-        Atoms that are added at most, and that are left at most.
-    own_number : bool
-        Whether these numbers are for each row that of the atoms that it has; k is then K.
+    most, n_added : int64 arrays of shape (n,)
+        Atoms that are left of each row at most, and that are added to it at most.
+    n_new : int
+        The largest of the latter.
     numbers, indices, counts, selected, coefs, reconstruction
         See :func:`code_rows`.
-    origin : int64 array of shape (n, k)
+    origin : int64 array of shape (n, columns of the results)
         Receives the place of each atom among the given ones; -1 for one that was added.
     """
     n, p = correlation.shape
     kind, d, n_given = F.dtype, F.shape[1], given.shape[1]
-    room = make_room(n_given + k, max(0, n_given - 1), d, F)
+    K = n_given + n_new
+    room = make_room(K, K, d, F)
     found, place = np.empty(p + 1, kind), np.empty(p + 1, np.int64)
-    own, source, kept = np.empty(n_given + k, np.int64), np.empty(n_given, np.int64), np.empty(k, np.int64)
-    for u in range(n_given + k):
+    own, source, kept = np.empty(K, np.int64), np.empty(n_given, np.int64), np.empty(indices.shape[1], np.int64)
+    for u in range(K):
         room.penalty[u] = numbers[2]
     for i in range(n):
         counts[i] = -1
@@ -225,16 +217,15 @@ def refine_rows(
                 correlation[i, own[m]] = -np.inf
                 m += 1
         n_own = m
-        most = n_own if own_number else k
-        if (most and not list_largest(correlation[i], most, best, found, place)) or not _finite(Y[i]):
+        if (n_added[i] and not list_largest(correlation[i], n_added[i], best, found, place)) or not _finite(Y[i]):
             continue
-        for u in range(most):
+        for u in range(n_added[i]):
             if found[u] > rounding[i]:
                 own[m] = place[u]
                 m += 1
         put(Y[i], d, room.y)
         _extend(F, own, np.int64(0), m, room)
-        counts[i] = _settle(room, m, most, most, numbers, kept, coefs[i], reconstruction[i])
+        counts[i] = _settle(room, m, most[i], most[i], numbers, kept, coefs[i], reconstruction[i])
         for u in range(counts[i]):
             indices[i, u], selected[i, u] = own[kept[u]], scores[i, own[kept[u]]]
             origin[i, u] = source[kept[u]] if kept[u] < n_own else -1

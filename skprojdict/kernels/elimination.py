@@ -7,9 +7,11 @@ extra "numba".
 
 import numpy as np
 
+from .blocks import SIDE
 from .compiling import compiled
-from .sweeping import BLOCK, clear, padded, put, sweep
-from .vectors import BYTES, filled, fused, larger, least, load, lowest, quotient, reaching, root, smaller, store
+from .gathered import put
+from .sweeping import clear, padded, sweep
+from .vectors import filled, fused, lanes_of, larger, least, load, lowest, quotient, reaching, root, smaller, store
 
 _inner = compiled(inner=True)
 
@@ -18,16 +20,16 @@ _inner = compiled(inner=True)
 def penalise(room, m):
     """Set up and sweep the system of the first m atoms with ``room.penalty`` added to its diagonal."""
     G, A = room.G, room.A
-    width, lanes, whole = A.shape[1], BYTES // A.itemsize, padded(m, BLOCK)
-    for at in range(0, whole * width, lanes):
-        store(A, at, load(G, at))
+    width, lanes, whole = A.shape[1], lanes_of(A), padded(m, SIDE)
+    clear(A, m, whole + SIDE)
     for u in range(m):
+        for at in range(u * width, u * width + u + 1, lanes):
+            store(A, at, load(G, at))
         A[u, u] += room.penalty[u]
     for u in range(m, whole):
         A[u, u] = 1
-    clear(A, whole, whole + BLOCK)
     put(room.b, m, A[whole])
-    sweep(A, whole, whole, room.level, room.blocks, room.after, room.inner)
+    sweep(A, whole, room.level, room.space)
 
 
 @_inner
@@ -43,8 +45,8 @@ def eliminate(room, m, n_left, most, tiny, limit):
     """
     A, beta, diagonal, value, row = room.A, room.beta, room.diagonal, room.value, room.row
     shares, changes = room.shares, room.changes
-    width, lanes = A.shape[1], BYTES // A.itemsize
-    whole, kind = padded(m, BLOCK), A.dtype.type
+    width, lanes = A.shape[1], lanes_of(A)
+    whole, kind = padded(m, SIDE), A.dtype.type
     wide, infinity = padded(m, lanes), kind(np.inf)
     lowest_pivot, zero = filled(tiny), filled(kind(0))
     for u in range(m):
@@ -100,7 +102,7 @@ def _root_error(room, m, tiny):
 
     In double precision: squares of large and small rows overflow or vanish in single.
     """
-    beta, error = room.A[padded(m, BLOCK)], np.float64(0)
+    beta, error = room.A[padded(m, SIDE)], np.float64(0)
     for a in range(room.y.shape[0]):
         error += np.float64(room.y[a]) * np.float64(room.y[a])
     floor = error * tiny
@@ -112,7 +114,7 @@ def _root_error(room, m, tiny):
 @_inner
 def _first(values, m, bound):
     """The first of m values that does not exceed the bound; 0 where there is none."""
-    limit, lanes = filled(bound), BYTES // values.itemsize
+    limit, lanes = filled(bound), lanes_of(values)
     for start in range(0, m, lanes):
         bits = reaching(limit, load(values, start))
         if bits:

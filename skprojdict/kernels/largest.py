@@ -5,7 +5,7 @@ import numpy as np
 
 from .compiling import compiled
 from .threads import over_rows
-from .vectors import BYTES, filled, load, lowest, reaching
+from .vectors import filled, lanes_of, load, lowest, reaching
 
 # A row is looked at in so many columns for each of its k largest entries: the k-th largest of the maxima over these
 # columns is a bound that few more than k entries exceed.
@@ -113,7 +113,7 @@ def list_largest(row, k, best, found, place):
     if best.shape[0]:
         _column_maxima(row, best)
         bound = kth_largest(best, best.shape[0], k)
-        lanes = BYTES // row.itemsize
+        lanes = lanes_of(row)
         least = filled(bound)
         whole = p // lanes * lanes
         for start in range(0, whole, lanes):

@@ -10,7 +10,7 @@ import numpy as np
 from .compiling import compiled
 from .largest import list_largest
 from .systems import products_of
-from .vectors import BYTES, added, load, store, widened
+from .vectors import added, lanes_of, load, store, widened
 
 _cached, _inner = compiled(), compiled(inner=True)
 
@@ -18,7 +18,7 @@ _cached, _inner = compiled(), compiled(inner=True)
 @_inner
 def _widen(low, at, shift, scores):
     """A row of scores: the numbers of single precision whose upper halves begin at ``low[at]``, and the shift."""
-    p, lanes = shift.shape[0], BYTES // scores.itemsize
+    p, lanes = shift.shape[0], lanes_of(scores)
     for start in range(0, p, lanes):
         j = min(start, p - lanes)  # the last vector may say again what the one before it has said
         store(scores, at + j, added(widened(low, at + j), load(shift, j)))

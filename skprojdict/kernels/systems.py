@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 
+from .blocks import SIDE
 from .compiling import compiled
 from .elimination import eliminate, penalise
-from .sweeping import BLOCK, clear, combine, correlate, gather, gram, least_squares, make_room, padded, put, sweep
+from .gathered import BLOCK, combine, correlate, gather, gram, least_squares, make_room, put
+from .sweeping import clear, padded, solve
 
 # NaN keeps its meaning: it tells of a bad row.
 _cached, _inner = compiled(), compiled(inner=True)
@@ -39,8 +41,8 @@ def _present(F, y, indices, weights, room, place, own):
 def _ridge(room, m, root):
     """Solve the scaled ridge system ``I + D G D`` with ``D = diag(root)``; the least pivot beside the diagonal."""
     G, A, level = room.G, room.A, room.level
-    whole = padded(m, BLOCK)
-    clear(A, 0, whole + BLOCK)
+    whole = padded(m, SIDE)
+    clear(A, 0, whole + SIDE)
     for u in range(m):
         for v in range(u + 1):
             A[u, v] = G[u, v] * root[u] * root[v]
@@ -48,7 +50,7 @@ def _ridge(room, m, root):
         level[u], A[whole, u] = A[u, u], room.b[u] * root[u]
     for u in range(m, whole):
         A[u, u] = level[u] = 1
-    share = sweep(A, whole, 0 * whole, level, room.blocks, room.after, room.inner)
+    share = solve(A, whole, level, room.space)
     beta = A[whole]
     for u in range(m):
         beta[u] *= root[u]

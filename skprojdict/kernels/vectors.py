@@ -16,48 +16,70 @@ from numba.extending import intrinsic, models, register_model
 
 BYTES = 64
 # Sums may be reordered and products fused: see ``compiling``.
-_FREE = ("contract", "nsz", "reassoc")
+FREE = ("contract", "nsz", "reassoc")
 
 
-def _inside(function) -> Any:
+def inside(function) -> Any:
     """An intrinsic of Numba's; its own annotations would be those of the function, with the typing context."""
     return intrinsic(function)
 
 
-class _Vector(types.Type):
+class Vector(types.Type):
+    """The type, for Numba, of a vector of one dtype."""
+
     def __init__(self, dtype):
         self.dtype, self.lanes = dtype, BYTES * 8 // dtype.bitwidth
         super().__init__(f"vector of {self.lanes} {dtype}")
 
 
-@register_model(_Vector)
+@register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
         number = ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType()
         super().__init__(manager, kind, ir.VectorType(number, kind.lanes))
 
 
-def _data(context, builder, signature, args):
-    """Pointer to the number at an offset of an array, the first two arguments."""
-    array = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0])
-    return builder.gep(array.data, [args[1]])
+def data_at(context, builder, kind, array, offset):
+    """Pointer to the number at an offset of an array of that type."""
+    return builder.gep(cgutils.create_struct_proxy(kind)(context, builder, array).data, [offset])
 
 
 def _place(context, builder, signature, args):
     """Pointer to the vector at an offset of an array, and the alignment that it is sure to have."""
     kind = signature.args[0].dtype
-    pointer = _data(context, builder, signature, args)
-    return builder.bitcast(pointer, context.get_value_type(_Vector(kind)).as_pointer()), kind.bitwidth // 8
+    pointer = data_at(context, builder, signature.args[0], *args[:2])
+    return builder.bitcast(pointer, context.get_value_type(Vector(kind)).as_pointer()), kind.bitwidth // 8
+
+
+def everywhere(builder, number, count):
+    """So many places with one number."""
+    nothing = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, nothing, _places([0] * count))
 
 
 def _call(builder, name, vector, result, args):
     """Call one of LLVM's own functions of vectors."""
     name = f"llvm.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
     shape = ir.FunctionType(result, [each.type for each in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), args, fastmath=_FREE)
+    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), args, fastmath=FREE)
 
 
-@_inside
+@inside
+def lanes_of(typing, array):
+    """How many numbers of an array's dtype a vector holds; known when it is compiled, as ``array.itemsize`` is not.
+
+    Loops that go so far at a time are then counted without divisions.
+    """
+    kind = Vector(array.dtype)
+
+    def generate(context, builder, signature, args):
+        return ir.Constant(ir.IntType(64), kind.lanes)
+
+    return types.intp(array), generate
+
+
+@inside
 def load(typing, array, offset):
     """The vector at an offset."""
 
@@ -65,25 +87,26 @@ def load(typing, array, offset):
         pointer, align = _place(context, builder, signature, args)
         return builder.load(pointer, align=align)
 
-    return _Vector(array.dtype)(array, types.intp), generate
+    return Vector(array.dtype)(array, types.intp), generate
 
 
-@_inside
+@inside
 def widened(typing, halves, offset):
     """The vector of single precision whose upper halves are the int16 numbers at an offset, bit by bit."""
 
     def generate(context, builder, signature, args):
         vector = context.get_value_type(signature.return_type)
         kind = ir.VectorType(ir.IntType(16), vector.count)
-        pointer = builder.bitcast(_data(context, builder, signature, args), kind.as_pointer())
+        pointer = data_at(context, builder, signature.args[0], *args)
+        pointer = builder.bitcast(pointer, kind.as_pointer())
         whole = ir.VectorType(ir.IntType(32), vector.count)
         bits = builder.zext(builder.load(pointer, align=2), whole)
         return builder.bitcast(builder.shl(bits, ir.Constant(whole, [16] * vector.count)), vector)
 
-    return _Vector(types.float32)(halves, types.intp), generate
+    return Vector(types.float32)(halves, types.intp), generate
 
 
-@_inside
+@inside
 def added(typing, a, b):
     """``a + b``."""
 
@@ -93,7 +116,7 @@ def added(typing, a, b):
     return a(a, b), generate
 
 
-@_inside
+@inside
 def store(typing, array, offset, vector):
     """Write a vector to an offset."""
 
@@ -105,31 +128,27 @@ def store(typing, array, offset, vector):
     return types.void(array, types.intp, vector), generate
 
 
-@_inside
+@inside
 def filled(typing, number):
     """A vector of one number."""
 
     def generate(context, builder, signature, args):
-        vector = context.get_value_type(signature.return_type)
-        nothing = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(nothing, args[0], ir.IntType(32)(0))
-        places = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(first, nothing, places)
+        return everywhere(builder, args[0], context.get_value_type(signature.return_type).count)
 
-    return _Vector(number)(number), generate
+    return Vector(number)(number), generate
 
 
-@_inside
+@inside
 def fused(typing, a, b, c):
     """``a * b + c``."""
 
     def generate(context, builder, signature, args):
-        return builder.fadd(builder.fmul(args[0], args[1], flags=_FREE), args[2], flags=_FREE)
+        return builder.fadd(builder.fmul(args[0], args[1], flags=FREE), args[2], flags=FREE)
 
     return a(a, b, c), generate
 
 
-@_inside
+@inside
 def quotient(typing, a, b):
     """``a / b``."""
 
@@ -139,7 +158,7 @@ def quotient(typing, a, b):
     return a(a, b), generate
 
 
-@_inside
+@inside
 def root(typing, vector):
     """Square roots."""
 
@@ -149,7 +168,7 @@ def root(typing, vector):
     return vector(vector), generate
 
 
-@_inside
+@inside
 def larger(typing, a, b):
     """The larger of two numbers in each place; the second where they do not compare."""
 
@@ -159,7 +178,7 @@ def larger(typing, a, b):
     return a(a, b), generate
 
 
-@_inside
+@inside
 def smaller(typing, a, b):
     """The smaller of two numbers in each place; the second where they do not compare."""
 
@@ -169,7 +188,7 @@ def smaller(typing, a, b):
     return a(a, b), generate
 
 
-@_inside
+@inside
 def total(typing, vector):
     """The sum of a vector's numbers."""
 
@@ -180,7 +199,7 @@ def total(typing, vector):
     return vector.dtype(vector), generate
 
 
-@_inside
+@inside
 def put_totals(typing, array, offset, a, b, c, d):
     """Write the sums of four vectors to the four places from an offset on.
 
@@ -188,14 +207,14 @@ def put_totals(typing, array, offset, a, b, c, d):
     """
 
     def generate(context, builder, signature, args):
-        vectors, place = args[2:], _data(context, builder, signature, args)
+        vectors, place = args[2:], data_at(context, builder, signature.args[0], *args[:2])
         count, line = vectors[0].type.count, 128 // signature.args[0].dtype.bitwidth
         while len(vectors) > max(1, 4 // line):
             vectors = [_pairwise(builder, *pair, line) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
         while count > line:
             count //= 2
             halves = [[_part(builder, v, start, count) for start in (0, count)] for v in vectors]
-            vectors = [builder.fadd(*both, flags=_FREE) for both in halves]
+            vectors = [builder.fadd(*both, flags=FREE) for both in halves]
         for u, vector in enumerate(vectors):
             at = builder.bitcast(builder.gep(place, [ir.IntType(64)(u * line)]), vector.type.as_pointer())
             builder.store(vector, at, align=signature.args[0].dtype.bitwidth // 8)
@@ -214,7 +233,7 @@ def _pairwise(builder, x, y, line):
     even = [at + j + whose for at in range(0, count, line) for whose in (0, count) for j in range(0, line, 2)]
     odd = [j + 1 for j in even]
     parts = [builder.shuffle_vector(x, y, _places(numbers)) for numbers in (even, odd)]
-    return builder.fadd(*parts, flags=_FREE)
+    return builder.fadd(*parts, flags=FREE)
 
 
 def _part(builder, vector, start, count):
@@ -222,7 +241,7 @@ def _part(builder, vector, start, count):
     return builder.shuffle_vector(vector, vector, _places(list(range(start, start + count))))
 
 
-@_inside
+@inside
 def least(typing, vector):
     """The smallest of a vector's numbers."""
 
@@ -232,7 +251,7 @@ def least(typing, vector):
     return vector.dtype(vector), generate
 
 
-@_inside
+@inside
 def reaching(typing, vector, bound):
     """Which numbers of a vector are at least those of another, as the bits of an integer, the first one lowest."""
 
@@ -243,7 +262,7 @@ def reaching(typing, vector, bound):
     return types.int64(vector, bound), generate
 
 
-@_inside
+@inside
 def lowest(typing, bits):
     """Place of the lowest bit that is set in an integer other than 0."""
 

@@ -203,9 +203,9 @@ def code_compiled(scores, Y, components, sizes, *, limit=0.0, positive, bounds, 
 
 
 def refine_compiled(
-    scores, correlation, Y, components, indices, active, rounding, k, *, own_number=False, bounds, ridge, fitted
+    scores, correlation, Y, components, indices, active, rounding, k, most, n_added, *, bounds, ridge, fitted
 ):
-    """The k atoms of each row and those that correlate best, cut to k again, and least squares on what is left.
+    """The atoms of each row and those that correlate best, cut down again, and least squares on what is left.
 
     Parameters
     ----------
@@ -217,9 +217,9 @@ def refine_compiled(
     rounding : array of shape (n,)
         Correlations not above it recommend nobody.
     k : int
-        Atoms that are added, and that are left.
-    own_number : bool, default=False
-        Whether each row adds and keeps as many as it has; k is then the number of columns of ``indices``.
+        Columns of the results.
+    most, n_added : int64 arrays of shape (n,)
+        Atoms that are left of each row at most, no more than k, and that are added to it at most.
     bounds, ridge, fitted
         See :func:`code_compiled`.
 
@@ -231,29 +231,19 @@ def refine_compiled(
         See :func:`code_compiled`.
     """
     values, products, rows, atoms = for_kernels(scores, correlation, Y, components)
-    own, on, level = for_kernels(indices, active, rounding)
+    own, on, level, left, new = for_kernels(indices, active, rounding, most, n_added)
     n, p = products.shape
     origin, out = np.zeros((n, k), dtype=np.int64), _Solved(n, k, atoms.dtype, atoms.shape[1] if fitted else 0)
     numbers = _numbers(bounds, ridge, atoms.dtype)
     from ..kernels.coding import refine_rows
     from ..kernels.largest import n_columns
 
+    n_new = int(new.max(initial=1))
+
     def work(part):
-        best = np.empty(n_columns(p, k), dtype=atoms.dtype)
-        given = (
-            rows[part],
-            atoms,
-            values[part],
-            products[part],
-            best,
-            own[part],
-            on[part],
-            level[part],
-            k,
-            own_number,
-            numbers,
-        )
-        refine_rows(*given, origin[part], *out.of(part))
+        best = np.empty(n_columns(p, n_new), dtype=atoms.dtype)
+        given = rows[part], atoms, values[part], products[part], best, own[part], on[part], level[part]
+        refine_rows(*given, left[part], new[part], n_new, numbers, origin[part], *out.of(part))
 
     over_rows(work, n)
     origin = asarray_like(origin, components, dtype=array_namespace(components).int64)

@@ -9,6 +9,8 @@ from .select import PRUNED, Support, fit_budget, keep_best, select
 # The list of "auto": so many times k atoms, at least so many, which small k need, but of a small dictionary no more
 # than a share for the sake of that, so that the encoder goes on to decide.
 LIST_FACTOR, LIST_ATOMS, LIST_SHARE = 6.0, 192, 1 / 16
+# Rows of so many atoms may exchange all of them in a refinement.
+FEW_ATOMS = 48
 
 
 def n_candidates(k, candidate_factor, n_components):
@@ -32,6 +34,22 @@ def n_kept(k, selection, candidates):
     if selection != "adaptive":
         return k, k
     return max(1, k // 4), min(candidates, k + (k + 1) // 2)
+
+
+def n_added(n):
+    """How many atoms a refinement adds at most to a row of n: as many, of long rows half as many.
+
+    The time of a system grows with its cube, and what the last atoms add that correlate with a residual is little.
+
+    Parameters
+    ----------
+    n : int or int64 array
+    """
+    half = n // 2
+    if isinstance(n, int):
+        return min(n, max(FEW_ATOMS, half))
+    xp = array_namespace(n)
+    return xp.minimum(n, xp.maximum(half, xp.full_like(n, FEW_ATOMS)))
 
 
 def n_telling(k, candidate_factor, shortlist_factor, n_components, *, penalty):

@@ -6,7 +6,7 @@ from .compiled_rows import code_compiled, compiled_pays, refine_compiled
 from .elimination import RIDGE, elimination_ranking
 from .norms import row_norms
 from .penalties import SCORE_FREE, precisions
-from .propose import n_candidates, n_kept, n_listed, propose
+from .propose import n_added, n_candidates, n_kept, n_listed, propose
 from .ridge import Projection, nonnegative_support, project
 from .select import PRUNED, Support, fit_budget, keep_best, score_all
 from .systems import safe_pivots
@@ -39,9 +39,10 @@ def _ranking(support, Y, components, *, penalty, solve, **rule):
 def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype=None):
     """One step of subspace pursuit (Dai and Milenkovic, 2009).
 
-    Adds to each row the k atoms that correlate best with its residual, and cuts the 2k back to k by backward
-    elimination. Both look at the target alone, whatever the penalty. Atoms that the encoder overlooked have no telling
-    score: in the penalised modes they get the mean precision of the row's selected atoms.
+    Adds to each row the k atoms that correlate best with its residual (half of k where k is large:
+    :func:`~skprojdict.solvers.propose.n_added`), and cuts all of them back to k by backward elimination. Both look at
+    the target alone, whatever the penalty. Atoms that the encoder overlooked have no telling score: in the penalised
+    modes they get the mean precision of the row's selected atoms.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype
     components : array of shape (p, d)
         Atoms.
     k : int or None
-        Atoms to add and to keep. None: each row adds and keeps at most as many as it has.
+        Atoms to keep. None: each row keeps at most as many as it has.
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
     selection_dtype : {"bfloat16", "float16"}, default=None
@@ -82,7 +83,7 @@ def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype
 def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selection_dtype=None):
     """The same, and least squares on the result where a kernel comes by it; ``fit`` is that on the support, or None."""
     xp = array_namespace(Y)
-    own = None  # how many atoms each row may add and keep
+    own = None  # how many atoms each row may keep
     if k is None:
         k, own = support.indices.shape[1], _numbers_of(support)
     # Shrunken coefficients leave a residual that recommends atoms like those that the row has: fit without the penalty.
@@ -90,37 +91,37 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
         present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
         fit = project(Y, components, support.indices, present, **{**solve, "exact": True})
     precision = {"selection_dtype": selection_dtype, "chunk_size": solve.get("chunk_size", "auto")}
-    correlation = score_all(Y - fit.reconstruction, components, None, n_exact=k, **precision)
+    correlation = score_all(Y - fit.reconstruction, components, None, n_exact=n_added(k), **precision)
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
     size = row_norms(Y) + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size
     given = support, scores, correlation, rounding
     n, width = support.indices.shape
-    if _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + k):
-        return _refined_in_one(*given, Y, components, k, own_number=own is not None, penalty=penalty, solve=solve)
+    if _fused(penalty, solve) and k <= components.shape[0] and compiled_pays(components, n, width + n_added(k)):
+        return _refined_in_one(*given, Y, components, k, own, penalty=penalty, solve=solve)
     return _exchanged(*given, Y, components, k, own, penalty=penalty, solve=solve), None
 
 
 def _exchanged(support, scores, correlation, rounding, Y, components, k, own, *, penalty, solve):
-    """With the k atoms that correlate best, pruned to k again; or to ``own`` (n, 1) atoms of each row, in k columns."""
-    candidates = _with_best(support, scores, correlation, rounding, k, own)
+    """With the atoms that correlate best, pruned to k; or to ``own`` (n, 1) atoms of each row, in k columns."""
+    candidates = _with_best(support, scores, correlation, rounding, n_added(k), None if own is None else n_added(own))
     if own is None:
         return prune(candidates, Y, components, k, penalty=penalty, solve=solve)
     candidates = _padding_last(candidates)
     # Elimination ends with one atom more, however much it is missed: the last removal is that of what is kept best.
-    steps = max(0, candidates.indices.shape[1] // 2 - 1)  # since no row adds more than it has
+    steps = max(0, n_added(k) - 1)  # since no row adds more
     rule = {"k": 0, "most": own[:, 0] + 1, "limit": -float("inf"), "steps": steps}
     best = keep_best(candidates, _ranking(candidates, Y, components, **rule, penalty=penalty, solve=solve), k)
     return best._replace(active=best.active & _first(own, best.active))
 
 
-def _with_best(support, scores, correlation, rounding, k, own=None):
-    """The support and the k atoms that correlate best with what it leaves over, at most ``own`` of them."""
+def _with_best(support, scores, correlation, rounding, n_new, each=None):
+    """The support and the atoms that correlate best with what it leaves over: so many, of which a row has ``each``."""
     xp = array_namespace(scores)
-    values, extra = top_k(lower_at(correlation, support.indices, support.active), min(k, scores.shape[1]))
+    values, extra = top_k(lower_at(correlation, support.indices, support.active), min(n_new, scores.shape[1]))
     useful = values > rounding[:, None]
-    if own is not None:
-        useful = useful & _first(own, values)
+    if each is not None:
+        useful = useful & _first(each, values)
     return Support(
         xp.concat([support.indices, extra], axis=1),
         xp.concat([support.scores, take_along_rows(scores, extra)], axis=1),
@@ -178,22 +179,19 @@ def _least_squares(support, Y, components, *, solve):
     return project(Y, components, support.indices, present, **{**solve, "exact": True})
 
 
-def _refined_in_one(support, scores, correlation, rounding, Y, components, k, *, own_number, penalty, solve):
+def _refined_in_one(support, scores, correlation, rounding, Y, components, k, own, *, penalty, solve):
     xp = array_namespace(Y)
     given = Y, components, support.indices, support.active, rounding
-    options = _kernel_options(components, support.indices.shape[1] + k)
-    origin, codes, failed = refine_compiled(
-        scores, correlation, *given, k, own_number=own_number, fitted=True, **options
-    )
+    options = _kernel_options(components, support.indices.shape[1] + n_added(k))
+    most = xp.full_like(support.indices[:, 0], k) if own is None else own[:, 0]
+    origin, codes, failed = refine_compiled(scores, correlation, *given, k, most, n_added(most), fitted=True, **options)
     new = origin < 0
     added = new | take_along_rows(_added(support), xp.where(new, xp.zeros_like(origin), origin))
     refined, fit = Support(codes.indices, codes.scores, codes.active, added), Projection(*codes[3:])
     if failed.shape[0]:
-        own = Support(*_rows_of(failed, *support))
-        scores, correlation, rounding, Y = _rows_of(failed, scores, correlation, rounding, Y)
-        numbers = _numbers_of(own) if own_number else None
-        rest = {"own": numbers, "penalty": penalty, "solve": solve}
-        other = _exchanged(own, scores, correlation, rounding, Y, components, k, **rest)
+        parts = Support(*_rows_of(failed, *support))
+        scores, correlation, rounding, Y, own = _rows_of(failed, scores, correlation, rounding, Y, own)
+        other = _exchanged(parts, scores, correlation, rounding, Y, components, k, own, penalty=penalty, solve=solve)
         fit = Projection(*_patched(fit, failed, _least_squares(other, Y, components, solve=solve)))
         refined = Support(*_patched(refined, failed, other))
     return refined, fit

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Eight rows at a time inside kernels: blocks of 8 x 8 numbers that are turned or inverted, and sums of eight products.
+
+All of it stays in registers: what a loop does to such a block number by number costs as much as the arithmetic of whole
+rows. Offsets and the ``stride`` from one of the eight to the next count numbers in the memory of a contiguous array; no
+bounds are checked. Importing this file needs the extra "numba".
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .vectors import FREE, Vector, data_at, everywhere, inside
+
+SIDE = 8
+_INT = ir.IntType(32)
+
+
+def _lanes(numbers):
+    return ir.Constant(ir.VectorType(_INT, SIDE), numbers)
+
+
+def _places(builder, kind, pointer, stride, shape):
+    """Pointers to values of a shape that begin at a number and every ``stride`` further; what they are aligned to."""
+    starts = [builder.gep(pointer, [builder.mul(stride, stride.type(u))]) for u in range(SIDE)]
+    return [builder.bitcast(start, shape.as_pointer()) for start in starts], kind.dtype.bitwidth // 8
+
+
+def _load(builder, kind, pointer, stride, shape):
+    places, align = _places(builder, kind, pointer, stride, shape)
+    return [builder.load(place, align=align) for place in places]
+
+
+def _store(builder, kind, pointer, stride, rows):
+    places, align = _places(builder, kind, pointer, stride, rows[0].type)
+    for place, row in zip(places, rows, strict=True):
+        builder.store(row, place, align=align)
+
+
+def _row(pointer):
+    return ir.VectorType(pointer.type.pointee, SIDE)
+
+
+def _turned(builder, rows):
+    """Columns in place of rows: halves of neighbours change places, then quarters, then single numbers."""
+    rows, step = list(rows), SIDE // 2
+    while step:
+        upper = _lanes([j if not j & step else SIDE + j - step for j in range(SIDE)])
+        lower = _lanes([j + step if not j & step else SIDE + j for j in range(SIDE)])
+        for i in range(SIDE):
+            if not i & step:
+                pair = rows[i], rows[i + step]
+                rows[i], rows[i + step] = (builder.shuffle_vector(*pair, which) for which in (upper, lower))
+        step //= 2
+    return rows
+
+
+@inside
+def turn(typing, array, at, stride, out, to, out_stride):
+    """Move the block at an offset to another place, turned; zeros are left behind."""
+
+    def generate(context, builder, signature, args):
+        kind, other = signature.args[0], signature.args[3]
+        start, end = data_at(context, builder, kind, *args[:2]), data_at(context, builder, other, *args[3:5])
+        rows = _load(builder, kind, start, args[2], _row(start))
+        _store(builder, other, end, args[5], _turned(builder, rows))
+        _store(builder, kind, start, args[2], [ir.Constant(rows[0].type, None)] * SIDE)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, out, types.intp, types.intp), generate
+
+
+@inside
+def invert(typing, array, at, stride, out, pivots):
+    """Write minus the inverse of the symmetric block whose lower triangle is at an offset, and the pivots before it.
+
+    By Gauss and Jordan, in the order of the rows, without exchanges. ``out`` is as large as the block, ``pivots`` as a
+    row of it.
+    """
+
+    def generate(context, builder, signature, args):
+        kind, result, line = signature.args[0], signature.args[3], signature.args[4]
+        index = args[1].type
+        start = data_at(context, builder, kind, *args[:2])
+        lower = _load(builder, kind, start, args[2], _row(start))
+        upper = _turned(builder, lower)
+        rows = []
+        for u in range(SIDE):
+            which = [v if v <= u else SIDE + v for v in range(SIDE)]
+            rows.append(builder.shuffle_vector(lower[u], upper[u], _lanes(which)))
+        one, zero = (rows[0].type.element(number) for number in (1.0, 0.0))
+        for s in range(SIDE):
+            pivot = builder.extract_element(rows[s], _INT(s))
+            builder.store(pivot, data_at(context, builder, line, args[4], index(s)))
+            inverse = everywhere(builder, builder.fdiv(one, pivot, flags=FREE), SIDE)
+            own = builder.fmul(builder.insert_element(rows[s], one, _INT(s)), inverse, flags=FREE)
+            for i in range(SIDE):
+                factor = builder.shuffle_vector(rows[i], rows[i], _lanes([s] * SIDE))
+                rest = builder.insert_element(rows[i], zero, _INT(s))
+                rows[i] = own if i == s else builder.fsub(rest, builder.fmul(factor, own, flags=FREE), flags=FREE)
+        rows = [builder.fsub(ir.Constant(row.type, None), row) for row in rows]
+        _store(builder, result, data_at(context, builder, result, args[3], index(0)), index(SIDE), rows)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, out, pivots), generate
+
+
+@inside
+def eight(typing, array, at, stride):
+    """Eight vectors, each of one of the numbers at an offset and every ``stride`` further."""
+
+    def generate(context, builder, signature, args):
+        kind, result = signature.args[0], context.get_value_type(signature.return_type)
+        start = data_at(context, builder, kind, *args[:2])
+        numbers = _load(builder, kind, start, args[2], start.type.pointee)
+        return cgutils.pack_array(builder, [everywhere(builder, each, result.element.count) for each in numbers])
+
+    return types.UniTuple(Vector(array.dtype), SIDE)(array, types.intp, types.intp), generate
+
+
+@inside
+def sum_eight(typing, factors, array, at, stride, start):
+    """``start`` and the products of eight vectors with those at an offset and every ``stride`` further."""
+
+    def generate(context, builder, signature, args):
+        kind, total = signature.args[1], args[4]
+        vectors = _load(builder, kind, data_at(context, builder, kind, *args[1:3]), args[3], total.type)
+        for factor, vector in zip(cgutils.unpack_tuple(builder, args[0]), vectors, strict=True):
+            total = builder.fadd(builder.fmul(factor, vector, flags=FREE), total, flags=FREE)
+        return total
+
+    return start(factors, array, types.intp, types.intp, start), generate
