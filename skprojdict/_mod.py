@@ -2,20 +2,17 @@
 """The method of optimal directions as an estimator: the classical baseline in the projective dictionary's frame."""
 
 import warnings
-from functools import partial
-from itertools import islice
 from numbers import Integral, Real
 from typing import ClassVar
 
-import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ._array import array_namespace, asarray_like, check_same_namespace, is_numpy_namespace
+from ._array import array_namespace, asarray_like, check_same_namespace
 from ._base import SAMPLE_ROWS, _BaseDictionary, _Patience
-from ._chunks import slabs
+from ._passes import Passes
 from ._portable import as_plain, from_plain
 from ._validation import (
     check_initial_components,
@@ -26,36 +23,16 @@ from ._validation import (
     validate_rows,
 )
 from .solvers.initial import initial_components
-from .solvers.learner import DictionaryLearner, merge_sums
+from .solvers.learner import DictionaryLearner
 from .solvers.mod import StreamingStatistics
 from .solvers.omp import orthogonal_matching_pursuit
-from .sources import (
-    DaskRows,
-    ReadAhead,
-    RowSource,
-    ShuffledRows,
-    as_source,
-    forward,
-    is_source,
-    open_rows,
-    prototype,
-)
-from .sources.ahead import SLAB_BYTES
+from .sources import RowSource, as_source, is_source, open_rows, prototype
 
 
 def _can_stream(estimator):
     if estimator.update == "mod":
         return True
     raise AttributeError(f"partial_fit needs update='mod': K-SVD works on whole passes; update={estimator.update!r}")
-
-
-def _in_units(batch, mean, scale):
-    return (array_namespace(batch).astype(batch, mean.dtype) - mean) / scale
-
-
-def _code_chunk(code, mean, scale, rows, first):
-    """Statistics of one chunk of a Dask array, on whichever machine it is."""
-    return code(_in_units(asarray_like(rows[part], mean), mean, scale) for part in slabs(rows))
 
 
 class MethodOfOptimalDirections(_BaseDictionary):
@@ -268,7 +245,7 @@ class MethodOfOptimalDirections(_BaseDictionary):
         if isinstance(learner, dict):  # it was pickled or saved
             learner = from_plain(DictionaryLearner, learner, self.components_, statistics=StreamingStatistics)
         learner.configure(**self._coding())
-        sums = learner.step(self._take(X, slice(0, X.shape[0])))
+        sums = learner.step(self._passes(X).rows(slice(0, X.shape[0])))
         self._learner = learner
         self._store(learner)
         self._record(sums, 1, X.shape[0])
@@ -372,34 +349,23 @@ class MethodOfOptimalDirections(_BaseDictionary):
     def _scaled_tol(self):
         return None if self.coder_tol is None else self.coder_tol / self.scale_**2
 
-    def _take(self, X, rows):
-        """Rows of X (a slice or NumPy integers), centred and scaled, in the working dtype: the only copy of them."""
-        xp = array_namespace(X)
-        if isinstance(rows, slice):
-            batch = X[rows, ...]
-        elif is_numpy_namespace(xp):
-            batch = X[rows]
-        else:
-            batch = xp.take(X, asarray_like(rows, X, dtype=xp.int64), axis=0)
-        return self._scaled(batch)
-
-    def _scaled(self, batch):
-        return _in_units(batch, self.mean_, self.scale_)
+    def _passes(self, X):
+        return Passes(X, self.mean_, self.scale_)
 
     def _learn(self, learner, X, y, rng):
         """Passes over the rows, with callbacks."""
         context = self._init_callback_context(max_subtasks=self.max_iter)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        patience = _Patience(self.tol)
+        patience, passes = _Patience(self.tol), self._passes(X)
         for i in range(self.max_iter):
             iteration = context.subcontext(task_name="iteration")
             iteration.call_on_fit_task_begin(estimator=self)
             last = i == self.max_iter - 1
             if self.algorithm == "full":
-                sums = self._full_pass(learner, X, last)
+                sums = passes.whole(learner, last=last)
                 self._record(sums, 1, X.shape[0], learner)
             else:
-                sums, n_steps, n_rows = self._stream(learner, X, rng, last)
+                sums, n_steps, n_rows = passes.streamed(learner, self.batch_size, rng, last=last)
                 self._record(sums, n_steps, n_rows, learner)
             self.n_iter_ += 1
             stop = iteration.call_on_fit_task_end(
@@ -410,50 +376,6 @@ class MethodOfOptimalDirections(_BaseDictionary):
             if stop or patience.exhausted(self.history_["loss"][-1]):
                 break
         context.call_on_fit_task_end(estimator=self, reconstruction_attributes=lambda: self._fitted_attributes(learner))
-
-    def _full_pass(self, learner, X, last):
-        """Code all rows, a Dask array's where its chunks are, and solve for the dictionary."""
-        if not isinstance(X, DaskRows):
-            return learner.full_pass(self._slabs(X), replace=not last)
-        code = partial(_code_chunk, learner.pass_coder(), self.mean_, self.scale_)
-        return learner.end_full_pass(X.reduce(code, merge_sums), replace=not last)
-
-    def _stream(self, learner, X, rng, last):
-        """One pass in batches of random rows; the last, shorter batch of a pass is left out."""
-        size = self.batch_size
-        if size == "auto":
-            p = learner.components.shape[0]
-            size = min(4096, max(32, p, min(2 * p, X.shape[0] // 16)))
-        n_steps = max(1, X.shape[0] // size)
-        error = energy = 0.0
-        n_rows = 0
-        for i, batch in enumerate(self._shuffled(X, size, n_steps, rng)):
-            sums = learner.step(batch, replace=not (last and i == n_steps - 1))
-            error, energy, n_rows = error + sums[0], energy + sums[1], n_rows + batch.shape[0]
-        learner.end_pass()
-        return (error, energy), n_steps, n_rows
-
-    def _shuffled(self, X, size, n_batches, rng):
-        """Batches of random rows, centred and scaled, each row at most once."""
-        if isinstance(X, RowSource):
-            ahead = ReadAhead(ShuffledRows((X,), size, rng))
-            try:
-                for (batch,) in islice(ahead, n_batches):
-                    yield self._scaled(asarray_like(batch, self.mean_))
-            finally:
-                ahead.close()
-            return
-        order = rng.permutation(X.shape[0])
-        for start in range(0, n_batches * size, size):
-            yield self._take(X, np.sort(order[start : start + size]))
-
-    def _slabs(self, X):
-        """All rows in order, centred and scaled, slab by slab."""
-        if isinstance(X, RowSource):
-            for _, slab in forward(X, X.runs(SLAB_BYTES)):
-                yield self._scaled(asarray_like(slab, self.mean_))
-        else:
-            yield from (self._take(X, rows) for rows in slabs(X))
 
     def _record(self, sums, n_steps, n_rows, learner=None):
         error, energy = sums

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from skprojdict import MethodOfOptimalDirections
 from skprojdict._array import to_numpy
+from skprojdict._passes import Passes
 from skprojdict.solvers.omp import orthogonal_matching_pursuit
 
 VARIANTS = [
@@ -100,16 +101,16 @@ def test_half_precision_on_disk_is_read_batch_by_batch(digits, tmp_path, monkeyp
     X = np.load(tmp_path / "rows.npy", mmap_mode="r")
     expected = mod(max_iter=2, batch_size=50, algorithm=algorithm).fit(digits.astype(np.float16).astype(np.float32))
     sizes = []
-    take = MethodOfOptimalDirections._take
+    take = Passes.rows
 
-    def spy(self, source, rows):
-        assert source.dtype == np.float16
-        assert np.shares_memory(source, X)
-        batch = take(self, source, rows)
+    def spy(self, rows):
+        assert self.X.dtype == np.float16
+        assert np.shares_memory(self.X, X)
+        batch = take(self, rows)
         sizes.append((batch.shape[0], batch.dtype))
         return batch
 
-    monkeypatch.setattr(MethodOfOptimalDirections, "_take", spy)
+    monkeypatch.setattr(Passes, "rows", spy)
     model = mod(max_iter=2, batch_size=50, algorithm=algorithm).fit(X)
     if algorithm == "streaming":
         assert sizes == [(50, np.float32)] * 20
