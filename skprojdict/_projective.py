@@ -98,8 +98,8 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         "auto": 6, but at least 192 atoms, of dictionaries of less than 3072 the 16th part.
     n_refinements : int, default=0
         Steps of subspace pursuit, each a second product with the dictionary: add the k atoms that correlate best with
-        the residual, solve, prune the 2k back to k, k being the row's own number where rows differ. At fit and at
-        transform, and may be changed in between. Only with ``target="X"``.
+        the residual (of more than 48, 48 or half of them), solve, prune all back to k, k being the row's own number
+        where rows differ. At fit and at transform, and may be changed in between. Only with ``target="X"``.
     refined_share : float, default=0.25
         Share of the rows of a training batch that are refined once where ``n_refinements=0``: the encoder learns to
         propose the atoms that it overlooked there. Without effect at transform, and on ``target="y"``.
