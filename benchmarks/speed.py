@@ -5,10 +5,10 @@
     python benchmarks/speed.py --quick               # every section at small sizes, under 3 minutes on a quiet machine
     python benchmarks/speed.py training --threads 2  # one section at full size
 
-Sections: floor, training, memory, transform, grid, coder, learner, gpu. Contestants take turns, one round each, on the
-same rows, shapes and threads, in two processes of which one works at a time. A ratio is the median over rounds of the
-ratio of CPU times (which other programs disturb less), with its quartiles; wall times stand beside. Every section
-writes ``benchmarks/results/speed-SECTION.md``.
+Sections: floor, training, memory, transform, refinement, grid, coder, learner, gpu. Contestants take turns, one round
+each, on the same rows, shapes and threads, in two processes of which one works at a time. A ratio is the median over
+rounds of the ratio of CPU times (which other programs disturb less), with its quartiles; wall times stand beside. Every
+section writes ``benchmarks/results/speed-SECTION.md``.
 """
 
 import argparse
@@ -325,6 +325,39 @@ def transform(duel, args, folder):
     return lines + table(("rows", "a float32 copy, MB", "peak, MB"), found)
 
 
+def refinement(duel, args, folder):
+    d, p, n, ks = (128, 1024, 512, (8,)) if args.quick else (384, 3072, 1024, (16, 32, 64))
+    rows = str(structured_rows(folder, n, d))
+    atoms = str(atoms_from(structured_rows(folder, p, d, seed=1), p, folder))
+    numbers = (0, 1, 3)
+    asked, found = [], []
+    for k in ks:
+        contestants = [
+            *(
+                Contestant(
+                    str(number),
+                    "_speed_ours:transform",
+                    {"rows": rows, "p": p, "k": k, "parameters": {"n_refinements": number}},
+                )
+                for number in numbers
+            ),
+            Contestant(
+                "SPAMS", "speed_steps:spams", {"rows": rows, "atoms": atoms, "k": k, "threads": args.threads}, peer=True
+            ),
+        ]
+        *ours, spams = duel.run(contestants, args.rounds, args.seconds).values()
+        rates = [f"not run: {each.why}" if each.why else f"{n / middle(each.cpu):.0f}" for each in (*ours, spams)]
+        found.append([k, *rates, *(spread(ratio(spams, each)) for each in ours)])
+        asked += [
+            (f"k = {k}: SPAMS OLS over one refinement", spams, ours[1], ">=", 2.5),
+            (f"k = {k}: SPAMS OLS over three refinements", spams, ours[2], ">=", 1.0),
+        ]
+    head = ("k", *(f"{number} refinements, rows/s" for number in numbers), "SPAMS OLS, rows/s")
+    head += tuple(f"{number} refinements, times faster than SPAMS" for number in numbers)
+    lines = [f"{n} rows, d = {d}, p = {p}, by CPU time; k atoms a row, of ours on average.", "", *table(head, found)]
+    return [*lines, "", *targets(asked)]
+
+
 def grid(duel, args, folder):
     d = 128 if args.quick else 384
     ps = (1024, 4096) if args.quick else (1024, 4096, 16384, 65536)
@@ -541,6 +574,7 @@ SECTIONS = {
     "training": training,
     "memory": memory,
     "transform": transform,
+    "refinement": refinement,
     "grid": grid,
     "coder": coder,
     "learner": learner,
