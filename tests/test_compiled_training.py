@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
 from skprojdict.solvers import compiled_atoms, compiled_rows, select
 from skprojdict.training.autograd import outer_sum
+from skprojdict.training.losses import projective
+from skprojdict.training.losses.common import scores_at
 from skprojdict.training.weights import Weights
 
 from .data import sparse_rows
@@ -157,6 +159,44 @@ def test_low_precision_changes_no_loss(options):
     low = ProjectiveDictionaryLearning(192, selection_dtype="bfloat16", **options).fit(X)
     assert_allclose(low.history_["loss"], plain.history_["loss"], rtol=0.02)
     assert_allclose(low.history_["loss"][0], plain.history_["loss"][0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"candidate_factor": 1.0},
+        {"selection": "top_k", "shortlist_factor": 2.0},
+        {"tied": "metric"},
+        {"tied": True, "n_refinements": 1},
+        {"penalty": "inverse_square", "quota": "normalize"},
+    ],
+    ids=str,
+)
+def test_the_encoder_learns_from_exact_scores(switch, monkeypatch, options, compiled):
+    switch(compiled)
+    rounding, all_of_them = [], []
+
+    def spy(weights, a, indices, all_scores=None, **keywords):
+        if all_scores is not None:
+            rows, gain = weights.encoder_rows()
+            exact = a.detach().double() @ rows.detach().double().T
+            exact = (exact if gain is None else exact * gain.detach()) + weights.bias.detach()
+            error = (all_scores - exact).abs() / exact.abs().max()
+            error[:, 0] = 0  # which kernels fill up rows with
+            rounding.append(float(error.gather(1, indices).max()))
+            all_of_them.append(float(error.max()))
+        return scores_at(weights, a, indices, all_scores, **keywords)
+
+    monkeypatch.setattr(projective, "scores_at", spy)
+    monkeypatch.setattr(select, "n_scored_again", lambda n: n)  # no margin, which all that is looked at would be in
+    X = sparse_rows(n=512).astype(np.float32)
+    given = {"n_nonzero_coefs": 3, "batch_size": 128, "max_steps": 4, "refined_share": 0.5, "random_state": 0}
+    ProjectiveDictionaryLearning(192, selection_dtype="bfloat16", **given, **options).fit(X)
+    assert len(rounding) >= 4
+    assert max(rounding) < 2e-6
+    assert min(all_of_them) > 1e-4  # of those that nobody looks at
 
 
 def test_fitted_arrays_may_lie_in_columns(switch):

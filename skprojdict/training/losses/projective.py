@@ -109,7 +109,7 @@ def projective_loss(
             encoder_loss=encoder_loss,
             overlap_penalty=overlap_penalty,
             refined_share=refined_share,
-            exact_scores=exact_scores,
+            n_exact=None if exact_scores else n_exact,
             centre=centre,
         )
         total = total + part.loss
@@ -185,9 +185,14 @@ def supports(scores, y, atoms, *, coding, refined_share):
 
 
 @torch.no_grad()
-def score_again(weights, seen, proposed, support, scores):
-    """Replace the scores of proposed and added atoms, which were rounded, by those of full precision, in place."""
-    scores.scatter_(1, proposed.indices, scores_at(weights, seen, proposed.indices))
+def score_again(weights, seen, proposed, support, scores, n_exact):
+    """Replace the scores of proposed and added atoms, which were rounded, by those of full precision, in place.
+
+    But for the ``n_exact`` best scored, which come first.
+    """
+    rounded = proposed.indices[:, n_exact:]
+    if rounded.shape[1]:
+        scores.scatter_(1, rounded, scores_at(weights, seen, rounded))
     if support.added is not None:
         rows = support.added.any(1).nonzero()[:, 0]
         indices = support.indices[rows]
@@ -204,7 +209,7 @@ def dropped(proposed, support, n_components):
 
 
 def _projective_part(
-    weights, a, seen, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, exact_scores, centre
+    weights, a, seen, y, scores, size, *, coding, encoder_loss, overlap_penalty, refined_share, n_exact, centre
 ):
     components = weights.components
     whole = size == components.shape[0]
@@ -219,8 +224,8 @@ def _projective_part(
         proposed, support, fit = supports(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
-    if not exact_scores:
-        score_again(weights, seen.detach(), proposed, support, scores)
+    if n_exact is not None:  # the others were rounded; a prefix or a gain ranks them in another way
+        score_again(weights, seen.detach(), proposed, support, scores, n_exact if whole and gain is None else 0)
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
     refuse = regress and proposed.indices is not support.indices
