@@ -16,7 +16,7 @@ from ._memory import uninitialised
 
 # Of the products by oneDNN: multiplications from which on one is worth its copies, and in NumPy that torch is loaded;
 # rows and atoms of a block, whose copies stay in the cache.
-LEAST_PRODUCT, LEAST_OF_NUMPY, BLOCK = 1 << 26, 1 << 31, (512, 2048)
+LEAST_PRODUCT, LEAST_OF_NUMPY, BLOCK = 1 << 26, 1 << 31, (512, 1024)
 
 # Whether this process is a fork: the threads of torch's products did not come with it, and would be waited for forever.
 _forked = False

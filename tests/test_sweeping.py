@@ -14,13 +14,13 @@ from skprojdict.kernels import blocks, sweeping
 
 DTYPES = [np.float32, np.float64]
 # Functions of kernels cannot be called from Python, so their callers are compiled here.
-make_system, sweep, solve, turn, eight, sum_eight = (
+make_system, sweep, solve, turn, eight, (add_eight, take_eight) = (
     sweeping.make_system,
     sweeping.sweep,
     sweeping.solve,
     blocks.turn,
     blocks.eight,
-    blocks.sum_eight,
+    (blocks.add_eight, blocks.take_eight),
 )
 
 
@@ -60,6 +60,24 @@ def test_inverse_and_solution(m, dtype):
     solved, share = worked_at(M, b, level, False)
     assert_allclose(solved[m, :m], solution, atol=tol * np.abs(solution).max())
     assert_allclose(share, pivots.min(), rtol=100 * tol)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("noise", [0.1, 0.01])
+def test_blocks_of_nearly_equal_atoms_cost_no_more_digits_than_lapack(noise, whole):
+    """Clusters of eight atoms fill the blocks of pivots: their inverses have large conditions."""
+    errors = {"ours": [], "lapack": []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        centres = np.repeat(rng.standard_normal((6, 96)), 8, axis=0)
+        X = centres / np.linalg.norm(centres, axis=1, keepdims=True) + noise * rng.standard_normal((48, 96)) / 10
+        M, b = 1000 * X @ X.T + np.eye(48), X @ rng.standard_normal(96)
+        exact = scipy.linalg.solve(M, b, assume_a="pos")
+        M, b = M.astype(np.float32), b.astype(np.float32)
+        found = worked_at(M, b, np.ones(48, np.float32), whole)[0][48, :48]
+        errors["ours"].append(np.linalg.norm(found - exact))
+        errors["lapack"].append(np.linalg.norm(scipy.linalg.cho_solve(scipy.linalg.cho_factor(M), b) - exact))
+    assert np.median(errors["ours"]) < 3 * np.median(errors["lapack"])
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -104,11 +122,13 @@ def test_sums_of_eight_products(dtype):
 
     @numba.njit
     def go(numbers, rows, start, out):
-        store(out, 0, sum_eight(eight(numbers, 1, 2), rows, 3, 40, load(start, 0)))
+        store(out, 0, add_eight(eight(numbers, 1, 2), rows, 3, 40, load(start, 0)))
+        store(out, n, take_eight(eight(numbers, 1, 2), rows, 3, 40, load(start, 0)))
 
     rng = np.random.default_rng(0)
     numbers, rows = rng.standard_normal(20).astype(dtype), rng.standard_normal((8, 40)).astype(dtype)
     n = 64 // np.dtype(dtype).itemsize
-    start, out = rng.standard_normal(n).astype(dtype), np.empty(n, dtype)
+    start, out = rng.standard_normal(n).astype(dtype), np.empty(2 * n, dtype)
     go(numbers, rows, start, out)
-    assert_allclose(out, start + numbers[1:17:2] @ rows[:, 3 : 3 + n], rtol=1e-5)
+    products = numbers[1:17:2] @ rows[:, 3 : 3 + n]
+    assert_allclose(out, np.concatenate([start + products, start - products]), rtol=1e-5, atol=1e-6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Eight rows at a time inside kernels: blocks of 8 x 8 numbers that are turned or inverted, and sums of eight products.
+"""Eight rows at a time inside kernels: blocks of 8 x 8 numbers that are turned or factorised, sums of eight products.
 
 All of it stays in registers: what a loop does to such a block number by number costs as much as the arithmetic of whole
 rows. Offsets and the ``stride`` from one of the eight to the next count numbers in the memory of a contiguous array; no
@@ -71,11 +71,12 @@ def turn(typing, array, at, stride, out, to, out_stride):
 
 
 @inside
-def invert(typing, array, at, stride, out, pivots):
-    """Write minus the inverse of the symmetric block whose lower triangle is at an offset, and the pivots before it.
+def factorise(typing, array, at, stride, out, pivots):
+    """Write M = L^-1 of the symmetric block ``L L^T`` whose lower triangle is at an offset, and L's diagonal squared.
 
-    By Gauss and Jordan, in the order of the rows, without exchanges. ``out`` is as large as the block, ``pivots`` as a
-    row of it.
+    By elimination in the order of the rows, without exchanges. ``out`` is as large as the block, ``pivots`` as a row of
+    it. Products with M are as accurate as substitution in L; with the block's inverse they would lose as many digits
+    as its condition has.
     """
 
     def generate(context, builder, signature, args):
@@ -89,20 +90,57 @@ def invert(typing, array, at, stride, out, pivots):
             which = [v if v <= u else SIDE + v for v in range(SIDE)]
             rows.append(builder.shuffle_vector(lower[u], upper[u], _lanes(which)))
         one, zero = (rows[0].type.element(number) for number in (1.0, 0.0))
+        nothing = ir.Constant(rows[0].type, None)
+        diagonal = ir.Constant(rows[0].type, ir.Undefined)
+        # What is eliminated from a row makes room for the row of M, before it is divided by the root of its pivot.
         for s in range(SIDE):
             pivot = builder.extract_element(rows[s], _INT(s))
-            builder.store(pivot, data_at(context, builder, line, args[4], index(s)))
+            diagonal = builder.insert_element(diagonal, pivot, _INT(s))
             inverse = everywhere(builder, builder.fdiv(one, pivot, flags=FREE), SIDE)
-            own = builder.fmul(builder.insert_element(rows[s], one, _INT(s)), inverse, flags=FREE)
-            for i in range(SIDE):
+            rows[s] = own = builder.insert_element(rows[s], one, _INT(s))
+            for i in range(s + 1, SIDE):
                 factor = builder.shuffle_vector(rows[i], rows[i], _lanes([s] * SIDE))
                 rest = builder.insert_element(rows[i], zero, _INT(s))
-                rows[i] = own if i == s else builder.fsub(rest, builder.fmul(factor, own, flags=FREE), flags=FREE)
-        rows = [builder.fsub(ir.Constant(row.type, None), row) for row in rows]
+                taken = builder.fmul(builder.fmul(factor, inverse, flags=FREE), own, flags=FREE)
+                rows[i] = builder.fsub(rest, taken, flags=FREE)
+        roots = _roots(builder, diagonal)
+        for s in range(SIDE):
+            kept = [v if v <= s else SIDE + v for v in range(SIDE)]
+            root = builder.shuffle_vector(roots, roots, _lanes([s] * SIDE))
+            rows[s] = builder.fdiv(builder.shuffle_vector(rows[s], nothing, _lanes(kept)), root, flags=FREE)
         _store(builder, result, data_at(context, builder, result, args[3], index(0)), index(SIDE), rows)
+        place = data_at(context, builder, line, args[4], index(0))
+        builder.store(diagonal, builder.bitcast(place, diagonal.type.as_pointer()), align=line.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, out, pivots), generate
+
+
+def _roots(builder, vector):
+    name = f"llvm.sqrt.v{SIDE}f{64 if isinstance(vector.type.element, ir.DoubleType) else 32}"
+    shape = ir.FunctionType(vector.type, [vector.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), [vector])
+
+
+@inside
+def put_sum(typing, array, at, stride, weights, out, to):
+    """Write the sum of the eight rows of a block, each times its own of the first eight weights, to an offset."""
+
+    def generate(context, builder, signature, args):
+        kind, line, result = signature.args[0], signature.args[3], signature.args[4]
+        start = data_at(context, builder, kind, *args[:2])
+        rows = _load(builder, kind, start, args[2], _row(start))
+        first = data_at(context, builder, line, args[3], args[1].type(0))
+        numbers = _load(builder, line, first, args[1].type(1), first.type.pointee)
+        total = ir.Constant(rows[0].type, None)
+        for number, row in zip(numbers, rows, strict=True):
+            product = builder.fmul(everywhere(builder, number, SIDE), row, flags=FREE)
+            total = builder.fadd(product, total, flags=FREE)
+        place = data_at(context, builder, result, *args[4:])
+        builder.store(total, builder.bitcast(place, total.type.as_pointer()), align=result.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, weights, out, types.intp), generate
 
 
 @inside
@@ -118,15 +156,27 @@ def eight(typing, array, at, stride):
     return types.UniTuple(Vector(array.dtype), SIDE)(array, types.intp, types.intp), generate
 
 
-@inside
-def sum_eight(typing, factors, array, at, stride, start):
-    """``start`` and the products of eight vectors with those at an offset and every ``stride`` further."""
+def _with_products(operation):
+    """An intrinsic's code: start, with each of eight products added or taken off."""
 
     def generate(context, builder, signature, args):
         kind, total = signature.args[1], args[4]
         vectors = _load(builder, kind, data_at(context, builder, kind, *args[1:3]), args[3], total.type)
         for factor, vector in zip(cgutils.unpack_tuple(builder, args[0]), vectors, strict=True):
-            total = builder.fadd(builder.fmul(factor, vector, flags=FREE), total, flags=FREE)
+            product = builder.fmul(factor, vector, flags=FREE)
+            total = getattr(builder, operation)(total, product, flags=FREE)
         return total
 
-    return start(factors, array, types.intp, types.intp, start), generate
+    return generate
+
+
+@inside
+def add_eight(typing, factors, array, at, stride, start):
+    """``start`` and the products of eight vectors with those at an offset and every ``stride`` further."""
+    return start(factors, array, types.intp, types.intp, start), _with_products("fadd")
+
+
+@inside
+def take_eight(typing, factors, array, at, stride, start):
+    """``start`` less these products."""
+    return start(factors, array, types.intp, types.intp, start), _with_products("fsub")

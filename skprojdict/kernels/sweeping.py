@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Small positive definite systems, compiled by Numba: their inverse and solution, or the solution alone.
 
-Matrices are kept as their lower triangles, in rows of whole vectors; what is beyond the diagonal is never read. Systems
+Matrices come as their lower triangles, in rows of whole vectors; what is beyond the diagonal is room. Systems
 have a multiple of eight unknowns (pad them with pivots of 1) and hold their right-hand side as one more row. Eight
 pivots are worked at together, without row exchanges: A goes to the cache and back once for eight of them. Importing
 this file needs the extra "numba".
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .blocks import SIDE, eight, invert, sum_eight, turn
+from .blocks import SIDE, add_eight, eight, factorise, put_sum, take_eight, turn
 from .compiling import compiled
 from .vectors import BYTES, filled, fused, lanes_of, load, put_totals, store
 
@@ -25,9 +25,9 @@ class Space(NamedTuple):
     """What a block of pivots is worked at in."""
 
     before: Any  # (SIDE, width of the matrix): its rows and columns, as rows
-    after: Any  # their product with minus its inverse
-    negative: Any  # (SIDE, SIDE): minus the inverse of the block
-    pivots: Any  # (SIDE,)
+    after: Any  # their product with ``factor``
+    factor: Any  # (SIDE, SIDE): the inverse of the block's Cholesky factor
+    pivots: Any  # (SIDE,): of the block; sums of eight numbers
 
 
 @_inner
@@ -74,9 +74,9 @@ def sweep(A, m, level, space):
     definite to working precision.
     """
     width, lanes = A.shape[1], lanes_of(A)
-    before, after, negative = space.before, space.after, space.negative
+    before, after, factor = space.before, space.after, space.factor
     smallest = level.dtype.type(np.inf)
-    zero, minus = filled(A.dtype.type(0)), filled(A.dtype.type(-1))
+    zero = filled(A.dtype.type(0))
     for t in range(0, m, SIDE):
         for u in range(SIDE):
             for j in range(0, t, lanes):
@@ -85,14 +85,15 @@ def sweep(A, m, level, space):
         _multiply(space, 0, m + SIDE)
         for u in range(SIDE):
             for v in range(SIDE):
-                after[u, t + v] = -negative[u, v]
+                after[u, t + v] = -factor[u, v]
         for i in range(0, t, BLOCK):
-            _add_products(A, space, i, 0)
+            _take_products(A, space, i, 0)
         for i in range(t + SIDE, m + BLOCK, BLOCK):
-            _add_products(A, space, i, 0)
+            _take_products(A, space, i, 0)
         for u in range(SIDE):
+            column = eight(factor, u, SIDE)
             for j in range(0, t + SIDE, lanes):
-                store(A, (t + u) * width + j, fused(load(after, u * width + j), minus, zero))
+                store(A, (t + u) * width + j, add_eight(column, after, j, width, zero))
     return smallest
 
 
@@ -100,11 +101,11 @@ def sweep(A, m, level, space):
 def solve(A, m, level, space):
     """Turn row m of A to the solution of the leading m x m system, a multiple of eight, in a third of a sweep's time.
 
-    Forwards a block of pivots at a time; what it goes backwards with stays above the diagonal. Returns what ``sweep``
-    does.
+    By Cholesky's factor, forwards and back, a block of pivots at a time; it is left above the diagonal. Returns what
+    ``sweep`` does.
     """
     width, lanes = A.shape[1], lanes_of(A)
-    before, after, sums = space.before, space.after, space.pivots
+    before, after, factor, sums = space.before, space.after, space.factor, space.pivots
     smallest = level.dtype.type(np.inf)
     zero = filled(A.dtype.type(0))
     for t in range(0, m, SIDE):
@@ -114,10 +115,12 @@ def solve(A, m, level, space):
         first = _right_of(t, lanes)
         _multiply(space, first, m + SIDE)
         for i in range(t + SIDE, m + BLOCK, BLOCK):
-            _add_products(A, space, i, first)
+            _take_products(A, space, i, first)
         for u in range(SIDE):
             for j in range(first, m + SIDE, lanes):
                 store(A, (t + u) * width + j, load(after, u * width + j))
+            for v in range(SIDE):
+                A[t + u, t + v] = factor[u, v]
     clear(A, m, m + 1)
     for block in range(m // SIDE):
         t = m - SIDE * (block + 1)
@@ -131,7 +134,8 @@ def solve(A, m, level, space):
         put_totals(sums, 0, a0, a1, a2, a3)
         put_totals(sums, 4, a4, a5, a6, a7)
         for u in range(SIDE):
-            A[m, t + u] = sums[u] - A[t + u, m]
+            sums[u] = A[t + u, m] - sums[u]
+        put_sum(A, t * width + t, width, sums, A, m * width + t)
     return smallest
 
 
@@ -143,12 +147,12 @@ def _right_of(t, lanes):
 
 @_inner
 def _open(A, m, t, level, space, smallest):
-    """Invert the block of pivots from t on and move what is below it to ``before``; the least pivot so far."""
+    """Factorise the block of pivots from t on and move what is below it to ``before``; the least pivot so far."""
     width = A.shape[1]
-    invert(A, t * width + t, width, space.negative, space.pivots)
+    factorise(A, t * width + t, width, space.factor, space.pivots)
     for s in range(SIDE):
         share = space.pivots[s] / level[t + s]
-        if not share >= smallest:  # NaN goes here too, and stays
+        if not share >= smallest:  # NaN goes here too, and so do all pivots after it
             smallest = share
     for i in range(t + SIDE, m + SIDE, SIDE):
         turn(A, i * width + t, width, space.before, i, width)
@@ -157,26 +161,26 @@ def _open(A, m, t, level, space, smallest):
 
 @_inner
 def _multiply(space, start, stop):
-    """``after = -inverse before`` in the columns from ``start`` on, up to whole vectors."""
-    before, after, negative = space.before, space.after, space.negative
+    """``after = factor before`` in the columns from ``start`` on, up to whole vectors."""
+    before, after, factor = space.before, space.after, space.factor
     width, lanes = before.shape[1], lanes_of(before)
     zero = filled(before.dtype.type(0))
     for u in range(0, SIDE, BLOCK):
-        first, second = eight(negative, u * SIDE, 1), eight(negative, (u + 1) * SIDE, 1)
+        first, second = eight(factor, u * SIDE, 1), eight(factor, (u + 1) * SIDE, 1)
         for j in range(start, stop, lanes):
-            a, b = sum_eight(first, before, j, width, zero), sum_eight(second, before, j, width, zero)
+            a, b = add_eight(first, before, j, width, zero), add_eight(second, before, j, width, zero)
             store(after, u * width + j, a)
             store(after, (u + 1) * width + j, b)
 
 
 @_inner
-def _add_products(A, space, i, start):
-    """``A += before^T after`` in two rows from i on, in the columns from ``start`` to the diagonal."""
-    before, after = space.before, space.after
+def _take_products(A, space, i, start):
+    """``A -= after^T after`` in two rows from i on, in the columns from ``start`` to the diagonal."""
+    after = space.after
     width, lanes = A.shape[1], lanes_of(A)
-    first, second = eight(before, i, width), eight(before, i + 1, width)
+    first, second = eight(after, i, width), eight(after, i + 1, width)
     for j in range(start, i + BLOCK, lanes):
         at = i * width + j
-        a, b = sum_eight(first, after, j, width, load(A, at)), sum_eight(second, after, j, width, load(A, at + width))
+        a, b = take_eight(first, after, j, width, load(A, at)), take_eight(second, after, j, width, load(A, at + width))
         store(A, at, a)
         store(A, at + width, b)
