@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -260,25 +261,29 @@ def memory(duel, args, folder):
     ]
 
 
+def coding(label, *, rows, p, k, **options):
+    """Ours as a coder of rows."""
+    return Contestant(label, "_speed_ours:transform", {"rows": rows, "p": p, "k": k, **options})
+
+
+def spams_coding(args, **given):
+    return Contestant("SPAMS OLS", "speed_steps:spams", {**given, "threads": args.threads}, peer=True)
+
+
 def transform(duel, args, folder):
     d, p, k, n = (128, 1024, 16, 1024) if args.quick else (384, 3072, 32, 2048)
     path = structured_rows(folder, n, d)
     atoms = str(atoms_from(structured_rows(folder, p, d, seed=1), p, folder))
     rows, few = str(path), 8 if args.quick else 16
     shape = {"rows": rows, "p": p, "k": k}
-
-    def ours(label, **options):
-        return Contestant(label, "_speed_ours:transform", {**shape, **options})
-
+    ours = partial(coding, **shape)
     contestants = [
         ours("candidate_factor=1", parameters={"candidate_factor": 1.0}),
         ours("defaults"),
         ours("defaults, torch input", library="torch"),
         ours("n_refinements=1", parameters={"n_refinements": 1}),
         ours("defaults, half the rows", n_rows=n // 2),
-        Contestant(
-            "SPAMS OLS", "speed_steps:spams", {"rows": rows, "atoms": atoms, "k": k, "threads": args.threads}, peer=True
-        ),
+        spams_coding(args, rows=rows, atoms=atoms, k=k),
         Contestant(
             "scikit-learn OMP",
             "speed_steps:scikit_learn",
@@ -333,17 +338,8 @@ def refinement(duel, args, folder):
     asked, found = [], []
     for k in ks:
         contestants = [
-            *(
-                Contestant(
-                    str(number),
-                    "_speed_ours:transform",
-                    {"rows": rows, "p": p, "k": k, "parameters": {"n_refinements": number}},
-                )
-                for number in numbers
-            ),
-            Contestant(
-                "SPAMS", "speed_steps:spams", {"rows": rows, "atoms": atoms, "k": k, "threads": args.threads}, peer=True
-            ),
+            *(coding(str(number), rows=rows, p=p, k=k, parameters={"n_refinements": number}) for number in numbers),
+            spams_coding(args, rows=rows, atoms=atoms, k=k),
         ]
         *ours, spams = duel.run(contestants, args.rounds, args.seconds).values()
         rates = [f"not run: {each.why}" if each.why else f"{n / middle(each.cpu):.0f}" for each in (*ours, spams)]
@@ -369,11 +365,7 @@ def grid(duel, args, folder):
         row = [p]
         for k in ks:
             contestants = [
-                Contestant(
-                    str(factor),
-                    "_speed_ours:transform",
-                    {"rows": rows, "p": p, "k": k, "parameters": {"candidate_factor": factor}},
-                )
+                coding(str(factor), rows=rows, p=p, k=k, parameters={"candidate_factor": factor})
                 for factor in (1.0, 2.0)
             ]
             results = duel.run(contestants, max(1, args.rounds // 2), args.seconds)

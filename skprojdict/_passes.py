@@ -62,6 +62,9 @@ class Passes:
             batch = self.X[which]
         else:
             batch = xp.take(self.X, asarray_like(which, self.X, dtype=xp.int64), axis=0)
+        return self._scaled(batch)
+
+    def _scaled(self, batch):
         return _in_units(batch, self.mean, self.scale)
 
     def _shuffled(self, size, n_batches, rng):
@@ -70,7 +73,7 @@ class Passes:
             ahead = ReadAhead(ShuffledRows((self.X,), size, rng))
             try:
                 for (batch,) in islice(ahead, n_batches):
-                    yield _in_units(asarray_like(batch, self.mean), self.mean, self.scale)
+                    yield self._scaled(asarray_like(batch, self.mean))
             finally:
                 ahead.close()
             return
@@ -82,7 +85,7 @@ class Passes:
         """All rows in order, slab by slab."""
         if isinstance(self.X, RowSource):
             for _, slab in forward(self.X, self.X.runs(SLAB_BYTES)):
-                yield _in_units(asarray_like(slab, self.mean), self.mean, self.scale)
+                yield self._scaled(asarray_like(slab, self.mean))
         else:
             yield from (self.rows(part) for part in slabs(self.X))
 

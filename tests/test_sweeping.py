@@ -10,20 +10,14 @@ pytest.importorskip("numba")
 
 import numba
 
-from skprojdict.kernels import blocks, sweeping
+from skprojdict.kernels.blocks import add_eight, eight, take_eight, turn
+from skprojdict.kernels.sweeping import make_system, solve, sweep
+from skprojdict.kernels.vectors import load, store
 
 DTYPES = [np.float32, np.float64]
+
+
 # Functions of kernels cannot be called from Python, so their callers are compiled here.
-make_system, sweep, solve, turn, eight, (add_eight, take_eight) = (
-    sweeping.make_system,
-    sweeping.sweep,
-    sweeping.solve,
-    blocks.turn,
-    blocks.eight,
-    (blocks.add_eight, blocks.take_eight),
-)
-
-
 @numba.njit
 def worked_at(M, b, level, whole):
     """A as ``sweep`` (or ``solve``) leaves it, and what that returns; NaN where nobody is to read."""
@@ -118,8 +112,6 @@ def test_blocks_are_turned_and_zeros_left(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_of_eight_products(dtype):
-    from skprojdict.kernels.vectors import load, store
-
     @numba.njit
     def go(numbers, rows, start, out):
         store(out, 0, add_eight(eight(numbers, 1, 2), rows, 3, 40, load(start, 0)))

@@ -10,31 +10,27 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .vectors import FREE, Vector, data_at, everywhere, inside
+from .vectors import FREE, Vector, call, data_at, everywhere, inside, places
 
 SIDE = 8
 _INT = ir.IntType(32)
 
 
-def _lanes(numbers):
-    return ir.Constant(ir.VectorType(_INT, SIDE), numbers)
-
-
-def _places(builder, kind, pointer, stride, shape):
+def _pointers(builder, kind, pointer, stride, shape):
     """Pointers to values of a shape that begin at a number and every ``stride`` further; what they are aligned to."""
     starts = [builder.gep(pointer, [builder.mul(stride, stride.type(u))]) for u in range(SIDE)]
     return [builder.bitcast(start, shape.as_pointer()) for start in starts], kind.dtype.bitwidth // 8
 
 
 def _load(builder, kind, pointer, stride, shape):
-    places, align = _places(builder, kind, pointer, stride, shape)
-    return [builder.load(place, align=align) for place in places]
+    starts, align = _pointers(builder, kind, pointer, stride, shape)
+    return [builder.load(start, align=align) for start in starts]
 
 
 def _store(builder, kind, pointer, stride, rows):
-    places, align = _places(builder, kind, pointer, stride, rows[0].type)
-    for place, row in zip(places, rows, strict=True):
-        builder.store(row, place, align=align)
+    starts, align = _pointers(builder, kind, pointer, stride, rows[0].type)
+    for start, row in zip(starts, rows, strict=True):
+        builder.store(row, start, align=align)
 
 
 def _row(pointer):
@@ -45,8 +41,8 @@ def _turned(builder, rows):
     """Columns in place of rows: halves of neighbours change places, then quarters, then single numbers."""
     rows, step = list(rows), SIDE // 2
     while step:
-        upper = _lanes([j if not j & step else SIDE + j - step for j in range(SIDE)])
-        lower = _lanes([j + step if not j & step else SIDE + j for j in range(SIDE)])
+        upper = places([j if not j & step else SIDE + j - step for j in range(SIDE)])
+        lower = places([j + step if not j & step else SIDE + j for j in range(SIDE)])
         for i in range(SIDE):
             if not i & step:
                 pair = rows[i], rows[i + step]
@@ -88,7 +84,7 @@ def factorise(typing, array, at, stride, out, pivots):
         rows = []
         for u in range(SIDE):
             which = [v if v <= u else SIDE + v for v in range(SIDE)]
-            rows.append(builder.shuffle_vector(lower[u], upper[u], _lanes(which)))
+            rows.append(builder.shuffle_vector(lower[u], upper[u], places(which)))
         one, zero = (rows[0].type.element(number) for number in (1.0, 0.0))
         nothing = ir.Constant(rows[0].type, None)
         diagonal = ir.Constant(rows[0].type, ir.Undefined)
@@ -99,27 +95,21 @@ def factorise(typing, array, at, stride, out, pivots):
             inverse = everywhere(builder, builder.fdiv(one, pivot, flags=FREE), SIDE)
             rows[s] = own = builder.insert_element(rows[s], one, _INT(s))
             for i in range(s + 1, SIDE):
-                factor = builder.shuffle_vector(rows[i], rows[i], _lanes([s] * SIDE))
+                factor = builder.shuffle_vector(rows[i], rows[i], places([s] * SIDE))
                 rest = builder.insert_element(rows[i], zero, _INT(s))
                 taken = builder.fmul(builder.fmul(factor, inverse, flags=FREE), own, flags=FREE)
                 rows[i] = builder.fsub(rest, taken, flags=FREE)
-        roots = _roots(builder, diagonal)
+        roots = call(builder, "sqrt", diagonal.type, [diagonal])
         for s in range(SIDE):
             kept = [v if v <= s else SIDE + v for v in range(SIDE)]
-            root = builder.shuffle_vector(roots, roots, _lanes([s] * SIDE))
-            rows[s] = builder.fdiv(builder.shuffle_vector(rows[s], nothing, _lanes(kept)), root, flags=FREE)
+            root = builder.shuffle_vector(roots, roots, places([s] * SIDE))
+            rows[s] = builder.fdiv(builder.shuffle_vector(rows[s], nothing, places(kept)), root, flags=FREE)
         _store(builder, result, data_at(context, builder, result, args[3], index(0)), index(SIDE), rows)
         place = data_at(context, builder, line, args[4], index(0))
         builder.store(diagonal, builder.bitcast(place, diagonal.type.as_pointer()), align=line.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, out, pivots), generate
-
-
-def _roots(builder, vector):
-    name = f"llvm.sqrt.v{SIDE}f{64 if isinstance(vector.type.element, ir.DoubleType) else 32}"
-    shape = ir.FunctionType(vector.type, [vector.type])
-    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), [vector])
 
 
 @inside

@@ -55,14 +55,16 @@ def everywhere(builder, number, count):
     """So many places with one number."""
     nothing = ir.Constant(ir.VectorType(number.type, count), ir.Undefined)
     first = builder.insert_element(nothing, number, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, nothing, _places([0] * count))
+    return builder.shuffle_vector(first, nothing, places([0] * count))
 
 
-def _call(builder, name, vector, result, args):
-    """Call one of LLVM's own functions of vectors."""
-    name = f"llvm.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+def call(builder, name, result, args):
+    """Call one of LLVM's own functions of vectors; the last argument is one."""
+    vector = args[-1].type
+    bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
     shape = ir.FunctionType(result, [each.type for each in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, shape, name), args, fastmath=FREE)
+    function = cgutils.get_or_insert_function(builder.module, shape, f"llvm.{name}.v{vector.count}f{bits}")
+    return builder.call(function, args, fastmath=FREE)
 
 
 @inside
@@ -163,7 +165,7 @@ def root(typing, vector):
     """Square roots."""
 
     def generate(context, builder, signature, args):
-        return _call(builder, "sqrt", vector, args[0].type, args)
+        return call(builder, "sqrt", args[0].type, args)
 
     return vector(vector), generate
 
@@ -194,7 +196,7 @@ def total(typing, vector):
 
     def generate(context, builder, signature, args):
         number = args[0].type.element
-        return _call(builder, "vector.reduce.fadd", vector, number, [number(0.0), *args])
+        return call(builder, "vector.reduce.fadd", number, [number(0.0), *args])
 
     return vector.dtype(vector), generate
 
@@ -223,7 +225,8 @@ def put_totals(typing, array, offset, a, b, c, d):
     return types.void(array, types.intp, a, b, c, d), generate
 
 
-def _places(numbers):
+def places(numbers):
+    """Numbers of places in vectors, as a shuffle takes them."""
     return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
 
 
@@ -232,13 +235,13 @@ def _pairwise(builder, x, y, line):
     count = x.type.count
     even = [at + j + whose for at in range(0, count, line) for whose in (0, count) for j in range(0, line, 2)]
     odd = [j + 1 for j in even]
-    parts = [builder.shuffle_vector(x, y, _places(numbers)) for numbers in (even, odd)]
+    parts = [builder.shuffle_vector(x, y, places(numbers)) for numbers in (even, odd)]
     return builder.fadd(*parts, flags=FREE)
 
 
 def _part(builder, vector, start, count):
     """So many numbers of a vector."""
-    return builder.shuffle_vector(vector, vector, _places(list(range(start, start + count))))
+    return builder.shuffle_vector(vector, vector, places(list(range(start, start + count))))
 
 
 @inside
@@ -246,7 +249,7 @@ def least(typing, vector):
     """The smallest of a vector's numbers."""
 
     def generate(context, builder, signature, args):
-        return _call(builder, "vector.reduce.fmin", vector, args[0].type.element, args)
+        return call(builder, "vector.reduce.fmin", args[0].type.element, args)
 
     return vector.dtype(vector), generate
 
