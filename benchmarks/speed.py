@@ -112,6 +112,8 @@ def sizes(args):
 
 
 FULL = ", all in float32"
+# Steps in a row of which the median counts: those of a training follow each other.
+STEPS = 3
 PLAIN, DEFAULTS, REFINED = "projective, candidate_factor=1", "projective, defaults", "projective, n_refinements=1"
 
 
@@ -122,10 +124,11 @@ def training(duel, args, folder):
     shape = {"rows": rows, "p": p, "k": k, "batch_size": n}
 
     def ours(label, name="ProjectiveDictionaryLearning", **parameters):
-        return Contestant(label, "_speed_ours:training", {**shape, "name": name, "parameters": parameters})
+        options = {**shape, "name": name, "parameters": parameters}
+        return Contestant(label, "_speed_ours:training", options, calls=STEPS)
 
     def peer(label, function, **options):
-        return Contestant(label, f"speed_steps:{function}", {**shape, **options}, peer=True)
+        return Contestant(label, f"speed_steps:{function}", {**shape, **options}, peer=True, calls=STEPS)
 
     forms = {
         "TopK": {"name": "TopKDictionaryLearning"},
@@ -138,9 +141,9 @@ def training(duel, args, folder):
         *(ours(label + FULL, **form, selection_dtype=None) for label, form in forms.items()),
         ours('projective, selection="top_k"', selection="top_k"),
         ours('projective, tied="metric"', tied="metric"),
-        Contestant("float32 product", "_speed_ours:product", {"rows": one, "p": p}),
-        Contestant(OWN_PRODUCT, "_speed_ours:own_product", {"rows": one, "p": p}),
-        Contestant("fused Adam step", "_speed_ours:optimiser", {"d": d, "p": p}),
+        Contestant("float32 product", "_speed_ours:product", {"rows": one, "p": p}, calls=STEPS),
+        Contestant(OWN_PRODUCT, "_speed_ours:own_product", {"rows": one, "p": p}, calls=STEPS),
+        Contestant("fused Adam step", "_speed_ours:optimiser", {"d": d, "p": p}, calls=STEPS),
         peer("sparsify", "sparsify"),
         peer("SAELens, sparse codes", "sae_lens", sparse=True),
         peer("SAELens, dense codes", "sae_lens", sparse=False),
@@ -149,8 +152,9 @@ def training(duel, args, folder):
     ]
     results = duel.run(contestants, args.rounds, args.seconds)
     lines = [
-        f"One step of {n} rows, d = {d}, p = {p}, k = {k}. Ours take products in bfloat16 where the processor is fast "
-        "at that, and score again what is selected, except for rows that say float32.",
+        f"One step of {n} rows, d = {d}, p = {p}, k = {k}, the median of {STEPS} in a row. Ours take products in "
+        "bfloat16 where the processor is fast at that, and score again what is selected, except for those that say "
+        "float32.",
         "",
     ]
     lines += step_table(results, "TopK")
@@ -553,7 +557,9 @@ def gpu(duel, args, folder):
     found = []
     for name in ("TopKDictionaryLearning", "ProjectiveDictionaryLearning"):
         options = {"rows": rows, "p": p, "k": k, "batch_size": n, "name": name, "device": "cuda"}
-        times = duel.run([Contestant(name, "_speed_ours:training", options)], args.rounds, args.seconds)[name]
+        times = duel.run([Contestant(name, "_speed_ours:training", options, calls=STEPS)], args.rounds, args.seconds)[
+            name
+        ]
         seconds = middle(times.wall)  # a step ends by reading its loss, so the device has finished
         rate = "" if seconds is None else f"{2e-12 * n * d * p / seconds:.0f} TFLOP/s of the scores' product alone"
         found.append([name, times.why or ms(times.wall), rate])

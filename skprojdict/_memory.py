@@ -18,6 +18,33 @@ _NUMPY_DTYPES = {
     "torch.bfloat16": "int16",
     "torch.float16": "float16",
 }
+# Arrays begin where vectors and lines of the cache do: at other places a product in bfloat16 takes half as long again.
+ALIGNMENT = 64
+# Tensors of so many bytes are worth huge pages of 2 MiB.
+LEAST_HUGE = 1 << 23
+
+
+def aligned_bytes(size):
+    """So many bytes that begin at a multiple of the alignment. NumPy asks for huge pages, torch does not."""
+    room = np.empty(size + ALIGNMENT, dtype=np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + size]
+
+
+def in_huge_pages(tensor):
+    """A large tensor on a CPU copied to memory in huge pages; any other as it is.
+
+    Atoms that are gathered from all over a dictionary of 50 MB otherwise wait for the page table: a projective training
+    step takes a tenth longer.
+    """
+    numpy_dtype = _NUMPY_DTYPES.get(str(tensor.dtype))
+    size = tensor.numel() * tensor.element_size()
+    if tensor.device.type != "cpu" or not numpy_dtype or size < LEAST_HUGE:
+        return tensor
+    import torch
+
+    memory = aligned_bytes(size).view(numpy_dtype).reshape(tensor.shape)
+    return torch.from_numpy(memory).view(tensor.dtype).copy_(tensor)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 """Products of rows with all atoms, by whatever multiplies fastest here."""
 
 import functools
-import os
 
 from ._array import (
     array_namespace,
@@ -13,22 +12,11 @@ from ._array import (
     to_torch,
 )
 from ._memory import uninitialised
+from ._openmp import forked
 
 # Of the products by oneDNN: multiplications from which on one is worth its copies, and in NumPy that torch is loaded;
 # rows and atoms of a block, whose copies stay in the cache.
 LEAST_PRODUCT, LEAST_OF_NUMPY, BLOCK = 1 << 26, 1 << 31, (512, 1024)
-
-# Whether this process is a fork: the threads of torch's products did not come with it, and would be waited for forever.
-_forked = False
-
-
-def _note_fork():
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 @functools.cache
@@ -106,7 +94,7 @@ def _onednn_pays(X, matrix, shift):
     n_products = X.shape[0] * matrix.shape[0] * matrix.shape[1]
     if is_torch_namespace(array_namespace(X)):
         return n_products >= LEAST_PRODUCT and onednn_is_ahead()
-    return n_products >= LEAST_OF_NUMPY and not _forked and numpy_is_behind()
+    return n_products >= LEAST_OF_NUMPY and not forked() and numpy_is_behind()
 
 
 def _by_onednn(X, matrix, shift, out):

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skprojdict import TopKDictionaryLearning
-from skprojdict._memory import memory_from, uninitialised
+from skprojdict._memory import ALIGNMENT, LEAST_HUGE, in_huge_pages, memory_from, uninitialised
 from skprojdict._products import affine
-from skprojdict.training.arena import ALIGNMENT, Arena
+from skprojdict.training import weights as home
+from skprojdict.training.arena import Arena
 
 from .data import sparse_rows
 
@@ -125,3 +126,31 @@ def test_steps_lend_the_same_memory_again_and_again():
         places.append(address(trainer.arena._room))
     assert places[1] == places[2] == places[3]
     assert trainer.arena._room.size >= 4 * 64 * 64  # the scores of all atoms
+
+
+def test_large_tensors_move_to_huge_pages_and_small_ones_stay():
+    large = torch.arange(LEAST_HUGE // 4, dtype=torch.float32).reshape(2048, -1)
+    for source in (large, large.T, large.bfloat16().repeat(1, 2)):
+        moved = in_huge_pages(source)
+        assert moved.data_ptr() != source.data_ptr()
+        assert moved.data_ptr() % ALIGNMENT == 0
+        assert moved.is_contiguous()
+        assert moved.dtype == source.dtype
+        assert bool((moved == source).all())
+    for kept in (large[:1000], large.to(torch.int64)):
+        assert in_huge_pages(kept) is kept
+
+
+def test_a_trainer_takes_large_weights_to_huge_pages(monkeypatch):
+    X = sparse_rows(n=64).astype(np.float32)
+    rows = np.tile(X, (1, 513 // X.shape[1] + 1))[:, :512]
+    model = TopKDictionaryLearning(4096, n_nonzero_coefs=2, batch_size=64, max_steps=1, random_state=0)
+    moved = []
+    monkeypatch.setattr(home, "in_huge_pages", lambda tensor: moved.append(tensor.shape) or in_huge_pages(tensor))
+    trainer = model._start(rows, rows, fresh=True)[0]
+    assert moved.count((4096, 512)) == 2
+    for matrix in (trainer.weights.components, trainer.weights.encoder):
+        assert matrix.data_ptr() % ALIGNMENT == 0
+        assert matrix.requires_grad
+        assert matrix.is_leaf
+        assert any(matrix is parameter for parameter in trainer.parameters)

@@ -152,13 +152,13 @@ def test_training_is_the_same_with_kernels_and_without(switch, estimator, select
 
 @pytest.mark.parametrize("options", [{}, {"tied": True}, {"n_refinements": 1}])
 def test_low_precision_changes_no_loss(options):
-    """Scores of what is looked at are exact, those of what a refinement adds among them."""
+    """The best scores are exact; others, and those of what a refinement adds, are rounded where they only teach."""
     X = sparse_rows(n=512).astype(np.float32)
     options = {"n_nonzero_coefs": 2, "batch_size": 128, "max_steps": 6, "random_state": 0, **options}
     plain = ProjectiveDictionaryLearning(192, **options).fit(X)
     low = ProjectiveDictionaryLearning(192, selection_dtype="bfloat16", **options).fit(X)
     assert_allclose(low.history_["loss"], plain.history_["loss"], rtol=0.02)
-    assert_allclose(low.history_["loss"][0], plain.history_["loss"][0], rtol=1e-3)
+    assert_allclose(low.history_["loss"][0], plain.history_["loss"][0], rtol=2e-3)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -174,7 +174,9 @@ def test_low_precision_changes_no_loss(options):
     ],
     ids=str,
 )
-def test_the_encoder_learns_from_exact_scores(switch, monkeypatch, options, compiled):
+def test_the_encoder_learns_from_scores_that_are_exact_where_a_penalty_weighs_them(
+    switch, monkeypatch, options, compiled
+):
     switch(compiled)
     rounding, all_of_them = [], []
 
@@ -195,7 +197,7 @@ def test_the_encoder_learns_from_exact_scores(switch, monkeypatch, options, comp
     given = {"n_nonzero_coefs": 3, "batch_size": 128, "max_steps": 4, "refined_share": 0.5, "random_state": 0}
     ProjectiveDictionaryLearning(192, selection_dtype="bfloat16", **given, **options).fit(X)
     assert len(rounding) >= 4
-    assert max(rounding) < 2e-6
+    assert max(rounding) < (2e-6 if "penalty" in options else 1e-2)
     assert min(all_of_them) > 1e-4  # of those that nobody looks at
 
 

@@ -229,6 +229,19 @@ def test_low_precision_does_not_mind_the_size_of_rows(rng, dtype):
     assert bool((scores[3].abs() < 1e-30).all())
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [("bfloat16", 4e-3), ("float16", 5e-4)])
+def test_scores_that_only_propose_stay_rounded(rng, dtype, rounding):
+    torch = pytest.importorskip("torch")
+    rows = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((300, 48))).float(), dim=1)
+    F = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((512, 48))).float(), dim=1)
+    for bias in (None, 0.1 * torch.ones(512)):
+        exact = score_all(rows, F, bias)
+        found = score_all(rows, F, bias, selection_dtype=dtype, n_exact=0)
+        error = (found - exact).abs()
+        assert rounding / 20 < float(error.max()) < rounding  # none is held, or computed again
+        assert float(error.topk(16, dim=1).values.min()) > 0
+
+
 def test_low_precision_is_for_torch_and_large_dictionaries_only(rng):
     inputs, encoder, bias = rng.standard_normal((9, 5)), rng.standard_normal((40, 5)), rng.standard_normal(40)
     plain = inputs @ encoder.T + bias

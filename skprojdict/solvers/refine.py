@@ -59,7 +59,7 @@ def refine(support, scores, Y, components, k, *, penalty, solve, selection_dtype
     penalty, solve : dict
         Arguments of :func:`precisions` and :func:`project`.
     selection_dtype : {"bfloat16", "float16"}, default=None
-        Low precision for the correlations of all atoms with the residual, as in :func:`score_all`.
+        Low precision for the correlations of all atoms with the residual.
 
     Returns
     -------
@@ -90,8 +90,8 @@ def _refined(support, fit, scores, Y, components, k, *, penalty, solve, selectio
     if fit is None:
         present = xp.astype(weights_of(support, **penalty) > 0, Y.dtype)
         fit = project(Y, components, support.indices, present, **{**solve, "exact": True})
-    precision = {"selection_dtype": selection_dtype, "chunk_size": solve.get("chunk_size", "auto")}
-    correlation = score_all(Y - fit.reconstruction, components, None, n_exact=n_added(k), **precision)
+    # Rounded ones only propose: the elimination decides in full precision who stays.
+    correlation = score_all(Y - fit.reconstruction, components, None, n_exact=0, selection_dtype=selection_dtype)
     # A residual of nothing but rounding recommends nobody: that of the target, and of the atoms that it is made of.
     size = row_norms(Y) + xp.sum(xp.abs(fit.coefs), axis=1)
     rounding = 64 * float(xp.finfo(Y.dtype).eps) * size

@@ -28,8 +28,9 @@ class Support(NamedTuple):
     added: Any = None
 
 
-# Atoms in low precision that exist at a time.
-CAST_BYTES = 1 << 21
+# Atoms in low precision that exist at a time. On matrix units a product with a power of two of them is faster by a
+# third than one with some more, and one with so few that threads find too little to share takes twice as long.
+CAST_BYTES = 1 << 23
 # In low precision a dictionary is scored that has so many times the atoms of those that are scored again, of so many
 # columns at least, whose product is then what a step spends its time on.
 MANY_ATOMS, MANY_COLUMNS = 32, 128
@@ -37,7 +38,7 @@ MANY_ATOMS, MANY_COLUMNS = 32, 128
 
 def n_scored_again(n_exact):
     """How many of a row's scores are computed again so that its ``n_exact`` largest are sure to be right."""
-    return n_exact + n_exact // 2 + 16
+    return n_exact + n_exact // 2 + 16 if n_exact else 0
 
 
 def trained_dtype(selection_dtype, encoder, n_exact, n_rows):
@@ -80,7 +81,7 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
     selection_dtype : {"bfloat16", "float16"}, default=None
         None: full precision throughout.
     n_exact : int, default=None
-        How many of the largest scores of a row must be right; None: all.
+        How many of the largest scores of a row must be right; None: all. 0: they only propose.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
         size = xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
     _low_product(inputs if size is None else inputs / size, encoder, proposed)
     bias = encoder.new_zeros(p) if bias is None else bias
-    if rescoring_pays(proposed, inputs, encoder, n_again):
+    if n_again and rescoring_pays(proposed, inputs, encoder, n_again):
         rescore_compiled(proposed, inputs, encoder, bias, n_again, scores)
         return scores
     # The passes over all scores run on blocks that stay in the cache.
@@ -108,6 +109,8 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
             block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
         else:
             block = xp.mul(proposed[rows, ...], size[rows, ...], out=scores[rows, ...]).add_(bias)
+        if not n_again:
+            continue
         candidates = top_k(block, n_again)[1]
         exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size) + bias[candidates]
         bound = xp.min(exact, axis=1, keepdims=True)
@@ -118,7 +121,9 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
 
 def _low_product(inputs, encoder, out):
     """``inputs @ encoder.T`` in the dtype of ``out``, by as many atoms at a time as the host's cache holds in it."""
-    size = max(256, CAST_BYTES // (encoder.shape[1] * out.element_size())) if on_cpu(out) else encoder.shape[0]
+    size = encoder.shape[0]
+    if on_cpu(out):
+        size = max(256, 1 << (CAST_BYTES // (encoder.shape[1] * out.element_size())).bit_length() - 1)
     rows = _cast(inputs, out.dtype)
     for atoms, place in zip(encoder.split(size), out.split(size, dim=1), strict=True):
         array_namespace(out).mm(rows, _cast(atoms, out.dtype).T, out=place)

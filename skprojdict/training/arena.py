@@ -11,15 +11,7 @@ import weakref
 
 import numpy as np
 
-# Arrays begin where vectors and lines of the cache do: at other places a product in bfloat16 takes half as long again.
-ALIGNMENT = 64
-
-
-def _block(size):
-    """So many bytes that begin at a multiple of the alignment. NumPy asks for huge pages, torch does not."""
-    room = np.empty(size + ALIGNMENT, dtype=np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    return room[start : start + size]
+from .._memory import ALIGNMENT, aligned_bytes
 
 
 class Arena:
@@ -47,9 +39,9 @@ class Arena:
             start = end
         if not self._lent and self._wanted > self._room.size:
             self._room = np.empty(0, dtype=np.uint8)  # before there is a larger one
-            self._room = _block(self._wanted)
+            self._room = aligned_bytes(self._wanted)
         self._wanted = max(self._wanted, start + size)
-        place = _block(size) if start + size > self._room.size else self._room[start : start + size]
+        place = aligned_bytes(size) if start + size > self._room.size else self._room[start : start + size]
         piece = place.view(dtype)[:number].reshape(shape)
         lent = self._lent  # not self: the arena has to end with its owner, not with a collection of cycles
         lent[start] = start + size, weakref.ref(piece, lambda _: lent.pop(start))

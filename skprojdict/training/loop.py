@@ -49,6 +49,7 @@ class Trainer:
         self.weights, self.loss, self.dead = weights, loss, dead
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.unit_gradient = unit_gradient
+        weights.settle()
         parameters = weights.trainable()
         fused = parameters[0].device.type in ("cpu", "cuda")
         # The centre has no norm to hold it: at the full rate it wanders off, and penalised forms then decode it.

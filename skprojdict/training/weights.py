@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from .._chunks import chunk_rows
+from .._memory import in_huge_pages
 from ..solvers.compiled_atoms import normalise, passes_pay, straighten
 from ..solvers.select import score_all
 
@@ -80,6 +81,11 @@ class Weights:
     def parts(self):
         """``(name, tensor)`` of what the form has."""
         return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+
+    def settle(self):
+        """Take up the memory that suits training."""
+        for name, tensor in self.parts():
+            setattr(self, name, in_huge_pages(tensor.detach()))
 
     def trainable(self):
         """Leaf tensors that take gradients."""

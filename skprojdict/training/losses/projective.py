@@ -224,7 +224,8 @@ def _projective_part(
         proposed, support, fit = supports(
             important, y.detach(), atoms.detach(), coding=coding, refined_share=refined_share
         )
-    if n_exact is not None:  # the others were rounded; a prefix or a gain ranks them in another way
+    # Others were rounded, which a regression does not mind, and a penalty does; a prefix or a gain ranks anew.
+    if n_exact is not None and penalty["penalty"] not in SCORE_FREE:
         score_again(weights, seen.detach(), proposed, support, scores, n_exact if whole and gain is None else 0)
     k = support.indices.shape[1]
     regress = encoder_loss == "coefficients"
