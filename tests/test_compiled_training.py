@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skprojdict import ProjectiveDictionaryLearning, TopKDictionaryLearning
 from skprojdict.solvers import compiled_atoms, compiled_rows, select
 from skprojdict.training.autograd import outer_sum
+from skprojdict.training.loop import Trainer
 from skprojdict.training.losses import projective
 from skprojdict.training.losses.common import scores_at
 from skprojdict.training.weights import Weights
@@ -86,14 +87,40 @@ def test_gradients_are_straightened_and_atoms_brought_to_norm_1(switch):
         weights = Weights(components=start.clone().requires_grad_(), mean=torch.zeros(19), bias=torch.zeros(50))
         weights.renormalise()
         weights.components.grad = slope.clone()
-        weights.project_gradient()
-        return weights.components.detach(), weights.components.grad
+        square = weights.project_gradient()
+        return weights.components.detach(), weights.components.grad, square
 
-    (atoms, gradient), (compiled_atoms, compiled_gradient) = both(switch, passes)
+    (atoms, gradient, unknown), (compiled_atoms, compiled_gradient, square) = both(switch, passes)
+    assert unknown is None
+    assert square == pytest.approx(float((gradient**2).sum()), rel=1e-13)
     torch.testing.assert_close(compiled_atoms, atoms, atol=1e-15, rtol=0)
     torch.testing.assert_close(compiled_gradient, gradient, atol=1e-14, rtol=0)
     assert_allclose(compiled_atoms.norm(dim=1), [1.0] * 3 + [0.0] + [1.0] * 46, atol=1e-14)
     assert_allclose((compiled_atoms * compiled_gradient).sum(1), 0.0, atol=1e-13)
+
+
+@pytest.mark.parametrize("unit_gradient", [False, True])
+@pytest.mark.parametrize("size", [1e-3, 1.0, np.inf])
+def test_gradients_are_as_long_with_kernels_as_without(switch, unit_gradient, size):
+    def shortened():
+        torch.manual_seed(0)
+        weights = Weights(torch.randn(60, 20), torch.zeros(20), torch.zeros(60), encoder=torch.randn(60, 20))
+        weights.renormalise()
+        trainer = Trainer(weights, None, None, learning_rate=0.1, unit_gradient=unit_gradient)
+        for tensor in trainer.parameters:
+            tensor.grad = size * torch.randn_like(tensor)
+        norm = trainer._shorten_gradient(weights.project_gradient())
+        return norm, *(tensor.grad for tensor in trainer.parameters)
+
+    plain, compiled = both(switch, shortened)
+    assert bool(plain[0].isfinite()) == np.isfinite(size)
+    if np.isfinite(size):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-6 * (1 if unit_gradient else size))
+        left = torch.nn.utils.get_total_norm(compiled[1:])
+        expected = torch.tensor(1.0) if unit_gradient or size == 1 else plain[0]
+        torch.testing.assert_close(left, expected, rtol=1e-5, atol=0)
+    else:
+        assert not compiled[0].isfinite()
 
 
 # ---- scores in low precision

@@ -79,8 +79,8 @@ def outer_rows(first, last, ends, entries, weights, values, out):
 
 
 @_cached
-def straighten_rows(G, F):
-    """Take the part of each row of G along the same row of F off, in place."""
+def straighten_rows(G, F, squares):
+    """Take the part of each row of G along the same row of F off, in place; squared norms of what is left."""
     for a in range(F.shape[0]):
         g, f = G[a], F[a]
         along = g[0] * f[0]
@@ -88,6 +88,22 @@ def straighten_rows(G, F):
             along += g[c] * f[c]
         for c in range(g.shape[0]):
             g[c] -= along * f[c]
+        squares[a] = _square(g)
+
+
+@_cached
+def square_rows(G, squares):
+    """Squared norms of rows."""
+    for a in range(G.shape[0]):
+        squares[a] = _square(G[a])
+
+
+@_inner
+def _square(row):
+    square = row[0] * row[0]
+    for c in range(1, row.shape[0]):
+        square += row[c] * row[c]
+    return square
 
 
 @_cached
@@ -95,9 +111,6 @@ def normalise_rows(F, least):
     """Divide rows by their norms, or by ``least`` where these are smaller, in place."""
     for a in range(F.shape[0]):
         f = F[a]
-        square = f[0] * f[0]
-        for c in range(1, f.shape[0]):
-            square += f[c] * f[c]
-        norm = max(math.sqrt(square), least)
+        norm = max(math.sqrt(_square(f)), least)
         for c in range(f.shape[0]):
             f[c] /= norm

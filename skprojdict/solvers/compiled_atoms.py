@@ -41,11 +41,26 @@ def sum_outer_products(indices, terms, n_rows):
 
 
 def straighten(gradient, atoms):
-    """Take the part of each row of a gradient along the same row of the atoms off, in place."""
+    """Take the part of each row of a gradient along the same row of the atoms off, in place.
+
+    Returns the squared norm of the whole that is left, which costs no pass of its own.
+    """
     from ..kernels.gradients import straighten_rows
 
     G, F = _in_place(gradient), _in_place(atoms)
-    over_rows(lambda part: straighten_rows(G[part], F[part]), len(F))
+    squares = np.empty(len(F), dtype=G.dtype)
+    over_rows(lambda part: straighten_rows(G[part], F[part], squares[part]), len(F))
+    return float(squares.sum(dtype=np.float64))  # whatever the number of threads
+
+
+def squared_norm(matrix):
+    """Squared norm of a whole matrix."""
+    from ..kernels.gradients import square_rows
+
+    (G,) = for_kernels(matrix)
+    squares = np.empty(len(G), dtype=G.dtype)
+    over_rows(lambda part: square_rows(G[part], squares[part]), len(G))
+    return float(squares.sum(dtype=np.float64))
 
 
 def normalise(atoms):

@@ -133,17 +133,20 @@ class Weights:
 
     @torch.no_grad()
     def project_gradient(self):
-        """Take the part of each atom's gradient along the atom off: it would only change the norm."""
+        """Take the part of each atom's gradient along the atom off: it would only change the norm.
+
+        Returns the squared norm of the gradient that is left where a kernel has come by it, else None.
+        """
         grad = self.components.grad
         if grad is None:
-            return
+            return None
         p, d = grad.shape
         if passes_pay(grad, p) and grad.is_contiguous():
-            straighten(grad, self.components)
-            return
+            return straighten(grad, self.components)
         for rows in chunk_rows(p, d * grad.element_size(), "auto", grad):  # else the product alone is a pass to memory
             own, atoms = grad[rows], self.components[rows]
             own.addcmul_(atoms, (own * atoms).sum(1, keepdim=True), value=-1.0)
+        return None
 
     @torch.no_grad()
     def renormalise(self):
