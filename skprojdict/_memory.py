@@ -17,6 +17,7 @@ _NUMPY_DTYPES = {
     "torch.float64": "float64",
     "torch.bfloat16": "int16",
     "torch.float16": "float16",
+    "torch.bool": "bool",
 }
 # Arrays begin where vectors and lines of the cache do: at other places a product in bfloat16 takes half as long again.
 ALIGNMENT = 64

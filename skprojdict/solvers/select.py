@@ -99,20 +99,22 @@ def score_all(inputs, encoder, bias, *, selection_dtype=None, n_exact=None, chun
         size = inputs.abs().amax(1, keepdim=True)
         size = xp.where((size > 0) & xp.isfinite(size), size, xp.ones_like(size))
     _low_product(inputs if size is None else inputs / size, encoder, proposed)
-    bias = encoder.new_zeros(p) if bias is None else bias
     if n_again and rescoring_pays(proposed, inputs, encoder, n_again):
-        rescore_compiled(proposed, inputs, encoder, bias, n_again, scores)
+        shift = encoder.new_zeros(p) if bias is None else bias
+        rescore_compiled(proposed, inputs, encoder, shift, n_again, scores)
         return scores
     # The passes over all scores run on blocks that stay in the cache.
     for rows in chunk_rows(inputs.shape[0], p * scores.element_size(), "auto", inputs):
-        if size is None:
-            block = xp.add(proposed[rows, ...], bias, out=scores[rows, ...])
-        else:
-            block = xp.mul(proposed[rows, ...], size[rows, ...], out=scores[rows, ...]).add_(bias)
+        block = scores[rows, ...].copy_(proposed[rows, ...])
+        if size is not None:
+            block.mul_(size[rows, ...])
+        if bias is not None:
+            block.add_(bias)
         if not n_again:
             continue
         candidates = top_k(block, n_again)[1]
-        exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size) + bias[candidates]
+        exact = sampled_products(encoder, candidates, inputs[rows, ...], chunk_size=chunk_size)
+        exact = exact if bias is None else exact + bias[candidates]
         bound = xp.min(exact, axis=1, keepdims=True)
         xp.minimum(block, xp.nextafter(bound, xp.full_like(bound, -float("inf"))), out=block)
         block.scatter_(1, candidates, exact)

@@ -201,10 +201,10 @@ def score_again(weights, seen, proposed, support, scores, n_exact):
 
 def dropped(proposed, support, n_components):
     """Proposed atoms that are not in the final support, bool like ``proposed.active``."""
-    kept = torch.zeros(support.active.shape[0], n_components + 1, dtype=torch.bool, device=support.active.device)
-    kept.scatter_(
-        1, torch.where(support.active, support.indices, n_components), True
-    )  # padding goes to a column of its own
+    # A mark for every atom, of which those that are asked for are written alone; padding goes to a column of its own.
+    kept = uninitialised((support.active.shape[0], n_components + 1), proposed.scores, dtype=torch.bool)
+    kept.scatter_(1, proposed.indices, False)
+    kept.scatter_(1, torch.where(support.active, support.indices, n_components), True)
     return proposed.active & ~kept.gather(1, proposed.indices)
 
 
