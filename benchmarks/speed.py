@@ -240,12 +240,12 @@ HEAPS = 3
 def memory(duel, args, folder):
     n, d, p, k = sizes(args)
     few, many = structured_rows(folder, 4 * n, d, "float16"), structured_rows(folder, 32 * n, d, "float16")
-    found = []
+    found, heaps = [], 1 if args.quick else HEAPS
     for name in ("TopKDictionaryLearning", "ProjectiveDictionaryLearning"):
         row = [name]
         for options in ({"rows": str(few)}, {"rows": str(few), "fit": True}, {"rows": str(many), "fit": True}):
             peaks = []
-            for _ in range(HEAPS):  # a fresh one each: what an allocator keeps of what was freed is chance
+            for _ in range(heaps):  # a fresh one each: what an allocator keeps of what was freed is chance
                 with Stage(sys.executable, args.threads) as stage:
                     given = {"p": p, "k": k, "batch_size": n, "name": name, **options}
                     stage.ask(op="load", key="it", entry="_speed_ours:training_memory", options=given)
@@ -253,12 +253,12 @@ def memory(duel, args, folder):
                 if "value" not in answer:
                     break
                 peaks.append(answer["value"])
-            row.append(f"{max(peaks):.2f}" if len(peaks) == HEAPS else f"not run: {answer['why']}")
+            row.append(f"{max(peaks):.2f}" if len(peaks) == heaps else f"not run: {answer['why']}")
         found.append(row)
     head = ("estimator", "steps alone", f"fit on {4 * n} rows", f"fit on {32 * n} rows")
     title = f"Peak of anonymous memory above parameters, gradients and moments, over that of a ({n}, {p}) score matrix"
     return [
-        f"{title}; goal <= 1.5, whatever the number of rows. The largest of {HEAPS} processes, which have trained a",
+        f"{title}; goal <= 1.5, whatever the number of rows. The largest of {heaps} process(es), which have trained a",
         f"small dictionary before, so that Numba and the like are loaded. d = {d}, k = {k}, memory-mapped float16.",
         "",
         *table(head, found),

@@ -149,9 +149,10 @@ class ProjectiveDictionaryLearning(_NeuralDictionary):
         Where torch trains. None: where X is.
     selection_dtype : {"auto", "bfloat16", "float16"} or None, default="auto"
         Precision of the products with all atoms, for scores and refinements, in training and for torch arrays. The k
-        best and half as many again are computed once more in full precision; where a penalty depends on the score, so
-        are all that are looked at. None: full precision throughout. "auto": bfloat16 in training alone, for large
-        dictionaries in float32 on processors that multiply it several times as fast (with the extra ``numba``).
+        best scores and half as many again are computed once more in full precision; where a penalty depends on the
+        score, so are all that are looked at. What a refinement proposes stays rounded; which atoms stay is decided in
+        full precision. None: full precision throughout. "auto": bfloat16 in training alone, for large dictionaries in
+        float32 on processors that multiply it several times as fast (with the extra ``numba``).
     chunk_size : int or "auto", default="auto"
         Rows whose atoms are gathered at once. "auto": a few megabytes of them.
     sparse_output : bool, default=False
