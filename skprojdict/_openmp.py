@@ -27,7 +27,7 @@ def forked():
 
 
 def let_go(n_threads):
-    """End the OpenMP threads that wait for the calling thread's next work, before ``n_threads`` others start.
+    """End the OpenMP threads, ``n_threads`` with the calling one, that wait for its next work, before others start.
 
     Between two operations they look for work for some ms, on the very cores that the others are for. OpenMP makes them
     anew at its next operation (0.1 ms for one).

@@ -18,13 +18,14 @@ def over_rows(work, n_rows):
     The threads are ours: the kernels leave the BLAS alone, and what OpenMP's threads wait for is ended first, so that
     two pools never work at the same time.
     """
-    n_threads = min(effective_n_threads(), max(1, n_rows // ROWS_A_THREAD))
+    n_available = effective_n_threads()
+    n_threads = min(n_available, max(1, n_rows // ROWS_A_THREAD))
     bounds = [n_rows * i // n_threads for i in range(n_threads + 1)]
     parts = [slice(*pair) for pair in pairwise(bounds)]
     if n_threads == 1:
         work(parts[0])
         return
-    let_go(n_threads)
+    let_go(n_available)
     with ThreadPoolExecutor(n_threads - 1) as pool:
         others = [pool.submit(work, part) for part in parts[1:]]
         work(parts[0])  # by the thread that would only wait
